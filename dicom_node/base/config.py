@@ -1,0 +1,221 @@
+"""One frozen configuration, read from a TOML file. Nothing is read at import time.
+
+Every key is documented in `deploy/node.example.toml`; a test fails when one is missing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from dicom_node.base.errors import ConfigurationError
+
+AeTitle = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~][ -\[\]-~]*$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+MappedLevel = Literal["routine", "elevated", "urgent"]
+DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Section(BaseModel):
+    """A table of the file: immutable, and an unknown key is an error rather than a silent nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSection(Section):
+    ae_title: AeTitle = "PRIMA"
+    bind: str = "127.0.0.1"
+    port: Port = 11112
+    storage: Path = Path("prima-data")
+    database: str | None = None
+    http_bind: str = "127.0.0.1"
+    http_port: Port = 8042
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL; SQLite inside the storage folder unless the site names another."""
+        return self.database or f"sqlite:///{self.storage / 'registry.sqlite'}"
+
+    @property
+    def spool(self) -> Path:
+        """Received objects, one durable file each."""
+        return self.storage / "spool"
+
+    @property
+    def outgoing(self) -> Path:
+        """Objects the node made, kept until delivered and after."""
+        return self.storage / "outgoing"
+
+
+class Peer(Section):
+    """Who may send: the calling AE title and, where given, the IP address it must come from."""
+
+    ae_title: AeTitle
+    address: str | None = None
+
+
+class IntakeSection(Section):
+    stability_seconds: Annotated[float, Field(gt=0)] = 30.0
+    max_open_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    peers: tuple[Peer, ...] = ()
+    require_called_ae_title: bool = True
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
+    max_object_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
+    acse_timeout_seconds: Annotated[float, Field(gt=0)] = 15.0
+    dimse_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+
+
+class ModelSection(Section):
+    bundle: Path | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    allow_nonclinical: bool = False
+    token_budget: Annotated[int, Field(ge=1)] = 4000
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    retry_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Exclusion(Section):
+    """Which studies a site keeps out. `descriptions` are case-insensitive regular expressions on StudyDescription."""
+
+    descriptions: tuple[str, ...] = ()
+    younger_than_years: Annotated[float, Field(ge=0)] | None = None
+    older_than_years: Annotated[float, Field(ge=0)] | None = None
+    ae_titles: tuple[AeTitle, ...] = ()
+
+    @field_validator("descriptions")
+    @classmethod
+    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from error
+        return patterns
+
+
+class ScopeSection(Section):
+    min_series: Annotated[int, Field(ge=1)] = 2
+    max_kept_tokens: Annotated[int, Field(ge=26)] = 5000
+    exclude: Exclusion = Exclusion()
+
+
+class Destination(Section):
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    kind: Literal["dicom"] = "dicom"
+    ae_title: AeTitle
+    host: str
+    port: Port
+    calling_ae_title: AeTitle | None = None
+    objects: tuple[Literal["sr"], ...] = ("sr",)
+    storage_commitment: Literal[False] = False
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    first_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
+    max_retry_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+class Route(Section):
+    """Results of studies that came from these calling AE titles go to these destinations; `["*"]` means from anyone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    from_: tuple[str, ...] = Field(("*",), alias="from")
+    to: tuple[str, ...]
+    exclude: Exclusion = Exclusion()
+
+
+class ReportSection(Section):
+    sop_class: Literal["comprehensive_3d", "comprehensive", "enhanced"] = "comprehensive_3d"
+    series_description: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Prima AI results"
+    series_number: Annotated[int, Field(ge=0, le=2**31 - 1)] = 9901
+    language: Literal["en"] = "en"
+    negatives: Literal["summary", "all", "none"] = "summary"
+    manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"
+    institution: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
+class WorklistSection(Section):
+    rules: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    mapping: dict[str, MappedLevel] = Field(default_factory=lambda: dict(DEFAULT_MAPPING))
+    allow_nonclinical: bool = False
+
+
+class Configuration(Section):
+    """The whole file. Paths are absolute once loaded: relative ones are relative to the file's folder."""
+
+    node: NodeSection = NodeSection()
+    intake: IntakeSection = IntakeSection()
+    model: ModelSection = ModelSection()
+    scope: ScopeSection = ScopeSection()
+    destinations: tuple[Destination, ...] = ()
+    routes: tuple[Route, ...] = ()
+    report: ReportSection = ReportSection()
+    worklist: WorklistSection = WorklistSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Configuration:
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) != len(names):
+            raise ValueError("destinations: two destinations have the same name")
+        for route in self.routes:
+            unknown = set(route.to) - set(names)
+            if unknown:
+                raise ValueError(f"routes: unknown destination {sorted(unknown)[0]!r}")
+        if self.node.bind not in LOOPBACK and not self.intake.peers:
+            raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
+        return self
+
+    def destination(self, name: str) -> Destination:
+        """The destination of that name; ConfigurationError when the file no longer has it."""
+        for destination in self.destinations:
+            if destination.name == name:
+                return destination
+        raise ConfigurationError(f"destination '{name}' is not in the configuration")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the effective configuration: what a result was made under."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Read and check a TOML file.
+
+    Raises ConfigurationError naming the key and the reason.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"no configuration at {path}: copy deploy/node.example.toml there") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    return configuration_from(table, path.parent.absolute())
+
+
+def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
+    """Check a parsed table; relative paths in it start at `folder`. Raises ConfigurationError."""
+    try:
+        loaded = Configuration.model_validate(table)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(dict(item)) for item in error.errors())) from error
+    node = loaded.node.model_copy(update={"storage": folder / loaded.node.storage})
+    model = loaded.model
+    if model.bundle is not None:
+        model = model.model_copy(update={"bundle": folder / model.bundle})
+    return loaded.model_copy(update={"node": node, "model": model})
+
+
+def _explain(item: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "configuration"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    return f"{where}: {item['msg']}"

@@ -1,0 +1,125 @@
+"""Numbered, structured log events.
+
+A line carries the node's own short study id and never patient data: only the fields in `ALLOWED` get through, anything
+else is an error in the program. UIDs are logged at debug level alone.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+ALLOWED = frozenset(
+    {
+        "study",
+        "association",
+        "called_ae",
+        "calling_ae",
+        "address",
+        "destination",
+        "reason",
+        "state",
+        "revision",
+        "count",
+        "seconds",
+        "attempts",
+        "path",
+        "process",
+        "pid",
+        "port",
+        "level",
+        "rule",
+        "priority",
+        "bytes",
+        "status",
+        "bundle",
+        "precision",
+        "device",
+        "error",
+        "tokens",
+        "job",
+        "version",
+    }
+)
+ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
+
+
+class Event(enum.Enum):
+    """Number and words of everything worth a line. Thousands: 1 service, 2 intake, 3 jobs, 4 reporting, 5 sending."""
+
+    NODE_STARTED = (1001, "node started")
+    NODE_STOPPING = (1002, "node stopping")
+    PROCESS_STARTED = (1003, "process started")
+    PROCESS_ENDED = (1004, "process ended")
+    PROCESS_RESTARTED = (1005, "process restarted")
+    PROCESS_CRASHED = (1006, "process crashed")
+    ASSOCIATION_OPENED = (2001, "association opened")
+    ASSOCIATION_CLOSED = (2002, "association closed")
+    ASSOCIATION_REFUSED = (2003, "association refused")
+    ASSOCIATION_ABORTED = (2004, "association aborted")
+    OBJECT_STORED = (2011, "object stored")
+    OBJECT_REFUSED = (2012, "object refused")
+    OBJECT_REPEATED = (2013, "object repeated")
+    REGISTRY_BEHIND = (2014, "registry write failed, will be repeated")
+    SPOOL_RECONCILED = (2015, "spool and registry reconciled")
+    OBJECT_SETTLED = (2016, "disputed object settled")
+    STUDY_OPENED = (3001, "study opened")
+    STUDY_COMPLETE = (3002, "study complete")
+    STUDY_REOPENED = (3003, "study reopened")
+    STUDY_CLAIMED = (3004, "study claimed")
+    STUDY_RELEASED = (3005, "study given back")
+    STUDY_REPORTED = (3006, "study reported")
+    STUDY_OUT_OF_SCOPE = (3007, "study out of scope")
+    STUDY_FAILED = (3008, "study failed")
+    STUDY_DEAD = (3009, "study dead")
+    STUDY_DELIVERED = (3010, "study delivered")
+    CLAIM_LOST = (3011, "claim lost, result thrown away")
+    JOB_FAILED = (3012, "scheduled job failed")
+    MODEL_LOADED = (3021, "model loaded")
+    MODEL_REFUSED = (3022, "model refused")
+    REPORT_ATTRIBUTE_EMPTIED = (4001, "illegal source value written empty")
+    DELIVERY_DONE = (5001, "delivered")
+    DELIVERY_POSTPONED = (5002, "delivery postponed")
+    DELIVERY_SET_ASIDE = (5003, "delivery set aside")
+    RESULT_HELD = (5004, "result held")
+
+    @property
+    def number(self) -> int:
+        """Stable number for filters and alarms."""
+        return int(self.value[0])
+
+    @property
+    def words(self) -> str:
+        """Fixed text; what varies is in the fields."""
+        return str(self.value[1])
+
+
+def log(event: Event, level: str = "info", **fields: Any) -> None:
+    """Write one line. Raises ValueError on a field that is not known to be free of patient data."""
+    allowed = ALLOWED | ONLY_AT_DEBUG if level == "debug" else ALLOWED
+    unknown = fields.keys() - allowed
+    if unknown:
+        raise ValueError(f"log field '{sorted(unknown)[0]}' may hold patient data; see events.ALLOWED")
+    structlog.get_logger("dicom_node").log(
+        logging.getLevelNamesMapping()[level.upper()], event.words, number=event.number, **fields
+    )
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on standard error, from this level up. What libraries log is dropped: it may name patients."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)

@@ -1,0 +1,244 @@
+"""Frozen value types that cross a border between the node's stages. Times are seconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+from dataclasses import dataclass
+
+
+class StudyState(enum.StrEnum):
+    """Where a study is. `failed` is tried again at a known time; `dead` needs a person."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    RUNNING = "running"
+    REPORTED = "reported"
+    DELIVERED = "delivered"
+    OUT_OF_SCOPE = "out_of_scope"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+class Standing(enum.StrEnum):
+    """What a received object is to its study.
+
+    Current ones are evidence; `other` ones (reports, presentation states, the node's own objects) never reopen a study;
+    disputed ones share their SOP Instance UID with an earlier, different file and wait for a comparison.
+    """
+
+    CURRENT = "current"
+    OTHER = "other"
+    DISPUTED = "disputed"
+    DUPLICATE = "duplicate"
+    CORRECTION = "correction"
+    QUARANTINED = "quarantined"
+    LOST = "lost"
+
+
+class DeliveryState(enum.StrEnum):
+    """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`)."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    SET_ASIDE = "set_aside"
+
+
+class Level(enum.StrEnum):
+    """Reading priority, lowest first."""
+
+    ROUTINE = "routine"
+    ELEVATED = "elevated"
+    URGENT = "urgent"
+    CRITICAL = "critical"
+
+
+def study_id(study_instance_uid: str) -> str:
+    """The node's own short name of a study: what logs and folders show instead of the UID."""
+    digest = hashlib.sha256(study_instance_uid.encode()).digest()
+    return base64.b32encode(digest[:10]).decode().lower()
+
+
+def same_patient(key: str, other: str) -> bool:
+    """Whether two patient keys (`id:name:birth`, each part a digest or empty) can be one person.
+
+    A part that is missing on one side contradicts nothing; an empty key knows nobody.
+    """
+    return all(a == b or not a or not b for a, b in zip(_parts(key), _parts(other), strict=True))
+
+
+def merge_patient_keys(key: str, other: str) -> str:
+    """What is known of one person from two keys that agree; the first one's parts win."""
+    return ":".join(a or b for a, b in zip(_parts(key), _parts(other), strict=True))
+
+
+def _parts(key: str) -> list[str]:
+    return key.split(":") if key else ["", "", ""]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One object that is durable in the spool.
+
+    path: relative to the spool. digest: SHA-256 of the data set's bytes as received. patient_key: `id:name:birth`, see
+    `same_patient`. urgent: C-STORE priority HIGH (0000,0700). image: an MR image, able to (re)open a study.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    patient_key: str
+    digest: str
+    path: str
+    size: int
+    calling_ae: str
+    urgent: bool
+    image: bool
+    received_at: float
+    association_id: str | None = None
+
+    @property
+    def study_id(self) -> str:
+        """The node's short study id."""
+        return study_id(self.study_instance_uid)
+
+
+class Verdict(enum.StrEnum):
+    """How a second object with a known SOP Instance UID compares with the first."""
+
+    DUPLICATE = "duplicate"
+    CORRECTION = "correction"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A study that one worker owns until `lease_until`."""
+
+    study_id: str
+    study_instance_uid: str
+    revision: int
+    urgent: bool
+    owner: str
+    calling_aes: tuple[str, ...]
+    paths: tuple[str, ...]
+    partial_reason: str | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What routes and exclusions ask about a study."""
+
+    description: str
+    age_years: float | None
+    calling_aes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The bundle that made a result. device_uid changes with the weights (IHE AIR)."""
+
+    bundle_id: str
+    name: str
+    version: str
+    device_uid: str
+    training_state: str
+
+    @property
+    def clinical(self) -> bool:
+        """Whether results may leave the node without further permission."""
+        return self.training_state == "clinical"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One head's answer. logit: threshold already subtracted, above 0 is positive; probability: only if calibrated."""
+
+    name: str
+    logit: float
+    threshold: float
+    probability: float | None = None
+
+    @property
+    def positive(self) -> bool:
+        """Above its threshold."""
+        return self.logit > 0
+
+
+@dataclass(frozen=True)
+class Priority:
+    """Reading priority and the rule that gave it."""
+
+    level: Level
+    rule: str
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What the model said of one revision of one study, ready to be reported.
+
+    diagnoses, referrals: every head, positive or not, in the bundle's order. sop_instance_uids: all images used.
+    predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study.
+    """
+
+    study_instance_uid: str
+    revision: int
+    diagnoses: tuple[Score, ...]
+    referrals: tuple[Score, ...]
+    priority: Priority
+    model: ModelIdentity
+    precision: str
+    sop_instance_uids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    partial_reason: str | None = None
+    predecessors: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def positive(self) -> tuple[Score, ...]:
+        """Diagnoses above their threshold, strongest first."""
+        return tuple(sorted((score for score in self.diagnoses if score.positive), key=lambda s: -s.logit))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A positive diagnosis as people and scripts see it. score: probability if calibrated, else the logit."""
+
+    name: str
+    code: str
+    scheme: str
+    meaning: str
+    score: float
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished document in the outgoing folder: what the registry records and the outbox sends."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    path: str
+    findings: tuple[Finding, ...]
+    priority: Priority
+    model: ModelIdentity
+    precision: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One object that one sender owns and is to deliver to one destination."""
+
+    id: int
+    study_id: str
+    destination: str
+    kind: str
+    path: str
+    attempts: int
+    owner: str

@@ -1,0 +1,67 @@
+"""Who may send what: the answer to an association request, before anything else is read from the peer."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from dicom_node.base.config import LOOPBACK, Configuration, Peer
+from dicom_node.base.errors import ConfigurationError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Result, source and reason/diagnostic of an A-ASSOCIATE-RJ (PS3.8 9.3.4), and words for the log."""
+
+    result: int
+    source: int
+    diagnostic: int
+    words: str
+
+
+NO_REASON = Rejection(0x01, 0x01, 0x01, "request could not be judged")
+CALLING_UNKNOWN = Rejection(0x01, 0x01, 0x03, "calling AE title and address are not in intake.peers")
+NOT_LOOPBACK = Rejection(0x01, 0x01, 0x03, "intake.peers is empty: only this machine may send")
+CALLED_UNKNOWN = Rejection(0x01, 0x01, 0x07, "called AE title is not node.ae_title")
+LIMIT_EXCEEDED = Rejection(0x02, 0x03, 0x02, "intake.max_associations reached")
+
+
+class AccessRule:
+    """Accepts a peer by calling AE title and IP address; with no peers configured, this machine alone.
+
+    Raises ConfigurationError on construction when a peer's address is not an IP address.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._ae_title = configuration.node.ae_title.strip()
+        self._check_called = configuration.intake.require_called_ae_title
+        self._peers = [(peer.ae_title.strip(), _configured_address(peer)) for peer in configuration.intake.peers]
+
+    def rejection(self, calling_ae: str, address: str, called_ae: str) -> Rejection | None:
+        """None to accept. AE titles compare without padding (PS3.5 6.2), IPv4 equals its IPv6-mapped form."""
+        if self._check_called and called_ae.strip() != self._ae_title:
+            return CALLED_UNKNOWN
+        source = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        if not self._peers:
+            return None if source.is_loopback else NOT_LOOPBACK
+        known = any(title == calling_ae.strip() and only in (None, source) for title, only in self._peers)
+        return None if known else CALLING_UNKNOWN
+
+
+def _configured_address(peer: Peer) -> Address | None:
+    if peer.address is None:
+        return None
+    try:
+        return _plain(ipaddress.ip_address("127.0.0.1" if peer.address in LOOPBACK else peer.address))
+    except ValueError as error:
+        raise ConfigurationError(f"intake.peers: '{peer.address}' is not an IP address") from error
+
+
+def _plain(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if mapped is not None:
+        return mapped
+    # One name for this machine, whichever protocol the connection took.
+    return ipaddress.IPv4Address("127.0.0.1") if address == ipaddress.IPv6Address("::1") else address

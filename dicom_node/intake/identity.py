@@ -1,0 +1,194 @@
+"""Who and what an encoded data set is: the few attributes that intake must know, read without trusting the sender.
+
+Only the first bytes are parsed, up to Series Instance UID (0020,000E); the rest of the data set is never decoded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import unicodedata
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from pydicom.charset import convert_encodings
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
+from pydicom.valuerep import PersonName
+
+from dicom_node.base.errors import NotDicom, PermanentError
+
+MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
+
+SPECIFIC_CHARACTER_SET = 0x00080005
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+PATIENT_NAME = 0x00100010
+PATIENT_ID = 0x00100020
+PATIENT_BIRTH_DATE = 0x00100030
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+IDENTIFYING = [
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    PATIENT_NAME,
+    PATIENT_ID,
+    PATIENT_BIRTH_DATE,
+    STUDY_INSTANCE_UID,
+    SERIES_INSTANCE_UID,
+]
+
+HEADER_BYTES = 4 << 20  # what a parser may be fed: a sequence of empty items costs it a hundred times its own size
+INFLATE_STEP = 1 << 20
+UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+#: What pydicom and zlib raise on hostile bytes; found by fuzzing, RecursionError from deeply nested sequences included.
+PARSE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class InvalidUid(NotDicom):
+    """A UID that every instance must have is missing or malformed (PS3.5 9.1)."""
+
+
+class TooLarge(PermanentError):
+    """The object, or what it inflates to, is larger than intake.max_object_bytes."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """UIDs as checked text without padding, and the patient key of `patient_key`."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_key: str
+
+    @property
+    def image(self) -> bool:
+        """An MR image, which may open a study; everything else only travels along."""
+        return self.sop_class_uid in MR_IMAGES
+
+
+def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> Identity:
+    """Read the identity of the data set that starts at the stream's position.
+
+    Raises NotDicom when it cannot be parsed, InvalidUid when a UID is missing or malformed, TooLarge when a deflated
+    data set inflates beyond `max_inflated_bytes`.
+    """
+    try:
+        header = _header(stream, transfer_syntax_uid, max_inflated_bytes)
+        found = read_dataset(
+            BytesIO(header),
+            is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
+            is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+            stop_when=lambda tag, _vr, _length: int(tag) > SERIES_INSTANCE_UID,
+            specific_tags=list(IDENTIFYING),
+        )
+        key = patient_key(found)
+    except PARSE_ERRORS as error:
+        # Parser messages may quote values; the type is all that may be said.
+        raise NotDicom(f"data set cannot be read as DICOM ({type(error).__name__})") from None
+    return Identity(
+        sop_class_uid=_uid(found, SOP_CLASS_UID, "SOP Class UID"),
+        sop_instance_uid=_uid(found, SOP_INSTANCE_UID, "SOP Instance UID"),
+        study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
+        series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
+        patient_key=key,
+    )
+
+
+def checked_uid(text: str, name: str) -> str:
+    """The UID without padding. Raises InvalidUid unless it is 1 to 64 digits and dots, no component empty."""
+    uid = text.rstrip("\0 ")
+    if len(uid) > 64 or not UID.fullmatch(uid):
+        raise InvalidUid(f"{name} is missing or malformed")
+    return uid
+
+
+def patient_key(dataset: Dataset) -> str:
+    """`id:name:birth`, each part a one-way digest or empty, for `types.same_patient`.
+
+    Padding, case, accents, separators and names after family and given name make no difference; Issuer of Patient ID
+    is left out because senders fill it unevenly, and name and birth date tell two hospitals' equal IDs apart.
+    """
+    encodings = convert_encodings(_text(dataset, SPECIFIC_CHARACTER_SET).split("\\"))
+    name = PersonName(_raw(dataset, PATIENT_NAME).rstrip(b"\0 "), encodings)
+    words = re.split(r"[\^,\s]+", str(name).partition("=")[0])
+    birth = re.sub(r"\D", "", _text(dataset, PATIENT_BIRTH_DATE))
+    parts = (
+        _folded(PersonName(_raw(dataset, PATIENT_ID), encodings).original_string.decode("latin-1")),
+        " ".join([folded for word in words if (folded := _folded(word))][:2]),
+        birth if len(birth) == 8 else "",
+    )
+    return ":".join(hashlib.sha256(part.encode()).hexdigest()[:32] if part else "" for part in parts)
+
+
+def _header(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> bytes:
+    if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+        return stream.read(HEADER_BYTES)
+    return _inflated_header(stream, max_inflated_bytes)
+
+
+def _inflated_header(stream: BinaryIO, max_inflated_bytes: int) -> bytes:
+    """The first bytes of a deflated data set, after the whole of it proved to be sound and within the bound."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    kept = bytearray()
+    total = 0
+    chunk = stream.read(INFLATE_STEP)
+    while chunk and not inflater.eof:
+        plain = inflater.decompress(chunk, INFLATE_STEP)
+        total += len(plain)
+        if total > max_inflated_bytes:
+            raise TooLarge("deflated data set inflates beyond intake.max_object_bytes")
+        kept += plain[: HEADER_BYTES - len(kept)]
+        chunk = inflater.unconsumed_tail or stream.read(INFLATE_STEP)
+    if not inflater.eof:
+        kept += inflater.flush()[: HEADER_BYTES - len(kept)]
+    if not inflater.eof:
+        raise EOFError("deflated data set ends early")
+    return bytes(kept)
+
+
+def _raw(dataset: Dataset, tag: int) -> bytes:
+    # Raw elements only: converting a value makes pydicom warn, and quote it, when it is malformed.
+    element = dataset.get_item(tag)
+    value = element.value if element is not None else None
+    return value if isinstance(value, bytes) else b""
+
+
+def _text(dataset: Dataset, tag: int) -> str:
+    return _raw(dataset, tag).decode("latin-1").rstrip("\0 ")
+
+
+def _uid(dataset: Dataset, tag: int, name: str) -> str:
+    return checked_uid(_raw(dataset, tag).decode("latin-1"), name)
+
+
+def _folded(text: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return " ".join(plain.replace("\0", " ").casefold().replace("^", " ").split())

@@ -1,0 +1,184 @@
+"""What the receiver writes down: associations and durable objects, and what each object does to its study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import sqlalchemy as sa
+
+from dicom_node.base.types import Arrival, Standing, StudyState, Verdict, merge_patient_keys, same_patient
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import associations, events, instances, results, studies
+from dicom_node.jobs.transitions import move
+
+TWO_PATIENTS = "images of two patients arrived under one Study Instance UID; correct it at the source, then send again"
+REOPENED = "an image arrived after the study was closed"
+
+
+class ArrivalBook(Database):
+    """Associations, instances and the states they cause."""
+
+    def open_association(self, association_id: str, boot_id: str, calling_ae: str, address: str, at: float) -> None:
+        """Note an association; studies it feeds stay open until it is closed."""
+        with self._write() as connection:
+            connection.execute(
+                associations.insert().values(
+                    id=association_id, boot_id=boot_id, calling_ae=calling_ae, address=address, opened_at=at
+                )
+            )
+
+    def close_association(self, association_id: str, at: float) -> None:
+        """Note the end of an association, however it came. Arrivals over it must be recorded before."""
+        with self._write() as connection:
+            connection.execute(
+                associations.update()
+                .where(associations.c.id == association_id, associations.c.closed_at.is_(None))
+                .values(closed_at=at)
+            )
+
+    def close_other_boots(self, boot_id: str, at: float) -> None:
+        """Close what an earlier receiver left open when it died."""
+        with self._write() as connection:
+            connection.execute(
+                associations.update()
+                .where(associations.c.boot_id != boot_id, associations.c.closed_at.is_(None))
+                .values(closed_at=at)
+            )
+
+    def record_arrivals(self, arrivals: Sequence[Arrival]) -> None:
+        """Record durable objects in one transaction. The same path twice is harmless."""
+        with self._write() as connection:
+            # One order everywhere: two receivers on one PostgreSQL database must not wait for each other in a circle.
+            for arrival in sorted(arrivals, key=lambda a: a.study_id):
+                self._record(connection, arrival)
+
+    def known_paths(self) -> Iterator[str]:
+        """Spool paths that have a row and should have a file."""
+        with self._read() as connection:
+            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing != Standing.LOST))
+
+    def mark_lost(self, paths: Sequence[str]) -> None:
+        """Note that files are gone from the spool: no longer evidence, and their studies' results are partial."""
+        with self._write() as connection:
+            for path in paths:
+                connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
+
+    def is_own_object(self, sop_instance_uid: str, series_instance_uid: str) -> bool:
+        """Whether this node made the object (or another of its series)."""
+        own = (results.c.sop_instance_uid == sop_instance_uid) | (results.c.series_instance_uid == series_instance_uid)
+        with self._read() as connection:
+            return connection.execute(sa.select(results.c.id).where(own).limit(1)).first() is not None
+
+    def disputed(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
+        first = instances.alias("first")
+        query = (
+            sa.select(instances.c.path, first.c.path)
+            .join(first, first.c.sop_instance_uid == instances.c.sop_instance_uid)
+            .where(
+                instances.c.standing == Standing.DISPUTED,
+                first.c.standing.in_([Standing.CURRENT, Standing.OTHER]),
+            )
+            .order_by(instances.c.received_at)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
+
+    def settle(self, path: str, verdict: Verdict) -> None:
+        """Write down what a disputed object turned out to be."""
+        with self._write() as connection:
+            connection.execute(
+                instances.update()
+                .where(instances.c.path == path, instances.c.standing == Standing.DISPUTED)
+                .values(standing=Standing(verdict.value))
+            )
+
+    def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
+        self._ensure_study(connection, arrival)
+        known = connection.execute(
+            sa.select(instances.c.standing).where(instances.c.path == arrival.path)
+        ).scalar_one_or_none()
+        if arrival.urgent:
+            connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(urgent=True))
+        if known is None:
+            standing = self._standing(connection, arrival)
+            columns = {k: v for k, v in asdict(arrival).items() if k not in ("study_instance_uid", "urgent", "image")}
+            connection.execute(instances.insert().values(study_id=arrival.study_id, standing=standing, **columns))
+        elif known == Standing.LOST:
+            standing = Standing.CURRENT if arrival.image else Standing.OTHER
+            connection.execute(instances.update().where(instances.c.path == arrival.path).values(standing=standing))
+        else:
+            return
+        if standing is Standing.CURRENT:
+            self._feed_study(connection, arrival)
+
+    def _ensure_study(self, connection: sa.Connection, arrival: Arrival) -> None:
+        created = connection.execute(
+            self._insert(studies)
+            .values(
+                id=arrival.study_id,
+                study_instance_uid=arrival.study_instance_uid,
+                state=StudyState.RECEIVING,
+                received_at=arrival.received_at,
+                opened_at=arrival.received_at,
+                last_arrival_at=arrival.received_at,
+                patient_key="",
+            )
+            .on_conflict_do_nothing()
+        )
+        if created.rowcount:
+            connection.execute(
+                events.insert().values(
+                    study_id=arrival.study_id, at=arrival.received_at, revision=1, to_state=StudyState.RECEIVING
+                )
+            )
+
+    def _standing(self, connection: sa.Connection, arrival: Arrival) -> Standing:
+        same_uid = connection.execute(
+            sa.select(instances.c.digest)
+            .where(
+                instances.c.sop_instance_uid == arrival.sop_instance_uid,
+                instances.c.standing.in_([Standing.CURRENT, Standing.OTHER]),
+            )
+            .limit(1)
+        ).scalar_one_or_none()
+        if same_uid is not None:
+            return Standing.DUPLICATE if same_uid == arrival.digest else Standing.DISPUTED
+        return Standing.CURRENT if arrival.image else Standing.OTHER
+
+    def _feed_study(self, connection: sa.Connection, arrival: Arrival) -> None:
+        study = connection.execute(sa.select(studies).where(studies.c.id == arrival.study_id).with_for_update()).one()
+        at = arrival.received_at
+        everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
+        if not same_patient(study.patient_key, arrival.patient_key):
+            move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None)
+            return
+        connection.execute(
+            studies.update()
+            .where(studies.c.id == study.id)
+            .values(
+                last_arrival_at=sa.case((studies.c.last_arrival_at < at, at), else_=studies.c.last_arrival_at),
+                patient_key=merge_patient_keys(study.patient_key, arrival.patient_key),
+            )
+        )
+        if study.state == StudyState.RECEIVING or (study.state == StudyState.DEAD and study.reason == TWO_PATIENTS):
+            return
+        # A study that only waited had no answer yet; any other gets a new revision, which names the old report.
+        revision = study.revision if study.state == StudyState.COMPLETE else study.revision + 1
+        move(
+            connection,
+            study.id,
+            [StudyState(study.state)],
+            StudyState.RECEIVING,
+            at,
+            reason=REOPENED,
+            revision=revision,
+            opened_at=at,
+            attempts=0,
+            next_attempt_at=None,
+            owner=None,
+            lease_until=None,
+            partial_reason=None,
+        )

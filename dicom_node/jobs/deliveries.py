@@ -1,0 +1,159 @@
+"""The outbox's rows: what is to be sent where, in order, until it is delivered or set aside for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from dicom_node.base.errors import LostClaim
+from dicom_node.base.types import Delivery, DeliveryState, StudyState
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import deliveries, pauses, results, studies
+from dicom_node.jobs.transitions import move
+
+EVERYWHERE = "*"
+
+
+class DeliveryBook(Database):
+    """Deliveries and pauses."""
+
+    def claim_delivery(self, owner: str, destination: str, lease_until: float, at: float) -> Delivery | None:
+        """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order."""
+        earlier = deliveries.alias("earlier")
+        waits_for_earlier = sa.exists().where(
+            earlier.c.study_id == deliveries.c.study_id,
+            earlier.c.destination == deliveries.c.destination,
+            earlier.c.id < deliveries.c.id,
+            earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
+        )
+        paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
+        due = sa.or_(
+            sa.and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.next_attempt_at <= at),
+            sa.and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_until < at),
+        )
+        with self._write() as connection:
+            row = connection.execute(
+                sa.select(deliveries)
+                .where(deliveries.c.destination == destination, due, ~waits_for_earlier, ~paused)
+                .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if row is None:
+                return None
+            connection.execute(
+                deliveries.update()
+                .where(deliveries.c.id == row.id)
+                .values(state=DeliveryState.SENDING, owner=owner, lease_until=lease_until, attempts=row.attempts + 1)
+            )
+        return Delivery(
+            id=row.id,
+            study_id=row.study_id,
+            destination=row.destination,
+            kind=row.kind,
+            path=row.path,
+            attempts=row.attempts + 1,
+            owner=owner,
+        )
+
+    def delivered(self, delivery: Delivery, at: float) -> bool:
+        """Note success; True when this was the last one and the study is delivered now."""
+        with self._write() as connection:
+            self._end(connection, delivery, DeliveryState.DELIVERED, None, delivered_at=at)
+            return self._close_study(connection, delivery.study_id, at)
+
+    def postpone(self, delivery: Delivery, error: str, next_attempt_at: float) -> None:
+        """Note a failure that may pass."""
+        with self._write() as connection:
+            self._end(connection, delivery, DeliveryState.PENDING, error, next_attempt_at=next_attempt_at)
+
+    def set_aside(self, delivery: Delivery, error: str) -> None:
+        """Note a refusal that only a person can change."""
+        with self._write() as connection:
+            self._end(connection, delivery, DeliveryState.SET_ASIDE, error)
+
+    def return_deliveries(self, owner_prefix: str) -> None:
+        """Make what earlier senders of this kind held when they died due again at once."""
+        with self._write() as connection:
+            connection.execute(
+                deliveries.update()
+                .where(
+                    deliveries.c.state == DeliveryState.SENDING,
+                    deliveries.c.owner.startswith(owner_prefix, autoescape=True),
+                )
+                .values(state=DeliveryState.PENDING, owner=None, lease_until=None)
+            )
+
+    def set_aside_unknown(self, destinations: Sequence[str], error: str) -> int:
+        """Set aside what waits for a destination that is no longer configured; returns how many."""
+        with self._write() as connection:
+            changed = connection.execute(
+                deliveries.update()
+                .where(deliveries.c.state == DeliveryState.PENDING, deliveries.c.destination.not_in(destinations))
+                .values(state=DeliveryState.SET_ASIDE, last_error=error)
+            )
+            return changed.rowcount
+
+    def retry_deliveries(self, study: str, at: float) -> int:
+        """Make a study's set-aside and postponed deliveries due now; returns how many."""
+        waiting = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.PENDING])
+        with self._write() as connection:
+            changed = connection.execute(
+                deliveries.update()
+                .where(deliveries.c.study_id == study, waiting)
+                .values(state=DeliveryState.PENDING, next_attempt_at=at)
+            )
+            return changed.rowcount
+
+    def pause(self, destination: str | None, at: float) -> None:
+        """Hold results for one destination, or for all when None. Intake goes on."""
+        with self._write() as connection:
+            connection.execute(
+                self._insert(pauses).values(destination=destination or EVERYWHERE, since=at).on_conflict_do_nothing()
+            )
+
+    def resume(self, destination: str | None) -> None:
+        """Let results go again: to one destination, or everywhere when None."""
+        with self._write() as connection:
+            whose = pauses.c.destination == destination if destination else sa.true()
+            connection.execute(pauses.delete().where(whose))
+
+    def paused(self) -> list[str]:
+        """Destinations on hold; `*` means all."""
+        with self._read() as connection:
+            return list(connection.scalars(sa.select(pauses.c.destination).order_by(pauses.c.destination)))
+
+    def _end(
+        self,
+        connection: sa.Connection,
+        delivery: Delivery,
+        state: DeliveryState,
+        error: str | None,
+        **values: float,
+    ) -> None:
+        changed = connection.execute(
+            deliveries.update()
+            .where(
+                deliveries.c.id == delivery.id,
+                deliveries.c.owner == delivery.owner,
+                deliveries.c.state == DeliveryState.SENDING,
+            )
+            .values(state=state, last_error=error, owner=None, lease_until=None, **values)
+        )
+        if not changed.rowcount:
+            raise LostClaim("the delivery was given to another sender in the meantime")
+
+    def _close_study(self, connection: sa.Connection, study: str, at: float) -> bool:
+        newest = sa.select(sa.func.max(results.c.id)).where(results.c.study_id == study).scalar_subquery()
+        open_ones = connection.execute(
+            sa.select(sa.func.count())
+            .select_from(deliveries)
+            .where(deliveries.c.result_id == newest, deliveries.c.state != DeliveryState.DELIVERED)
+        ).scalar_one()
+        if open_ones:
+            return False
+        of_newest = studies.c.revision == (
+            sa.select(results.c.revision).where(results.c.id == newest).scalar_subquery()
+        )
+        return move(connection, study, [StudyState.REPORTED], StudyState.DELIVERED, at, guard=of_newest)

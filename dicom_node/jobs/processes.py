@@ -1,0 +1,45 @@
+"""Which of the node's processes are alive: each beats in the registry, `/healthz` and people read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import processes
+
+
+@dataclass(frozen=True)
+class ProcessView:
+    """A process as it last said of itself. Times: seconds since the epoch."""
+
+    name: str
+    pid: int
+    started_at: float
+    beat_at: float
+    status: str
+
+
+class ProcessBook(Database):
+    """Heartbeats."""
+
+    def beat(self, name: str, pid: int, status: str, at: float) -> None:
+        """Say that the process lives and what it does."""
+        with self._write() as connection:
+            changed = connection.execute(
+                processes.update()
+                .where(processes.c.name == name, processes.c.pid == pid)
+                .values(beat_at=at, status=status)
+            )
+            if not changed.rowcount:
+                connection.execute(processes.delete().where(processes.c.name == name))
+                connection.execute(
+                    processes.insert().values(name=name, pid=pid, started_at=at, beat_at=at, status=status)
+                )
+
+    def processes(self) -> list[ProcessView]:
+        """All processes that ever beat, by name."""
+        with self._read() as connection:
+            rows = connection.execute(sa.select(processes).order_by(processes.c.name)).all()
+        return [ProcessView(row.name, row.pid, row.started_at, row.beat_at, row.status) for row in rows]

@@ -1,0 +1,261 @@
+"""The queue of studies: closed ones wait by priority, then age; a worker claims, and only the owner may finish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import sqlalchemy as sa
+
+from dicom_node.base.errors import LostClaim
+from dicom_node.base.types import Claim, DeliveryState, Report, Standing, StudyState
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
+from dicom_node.jobs.transitions import move
+
+CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived"
+IMAGES_LOST = "images of the study were received but are missing from the spool"
+WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
+
+
+class StudyQueue(Database):
+    """Closing, claiming and finishing."""
+
+    def close_quiet(self, quiet_since: float, opened_before: float, at: float) -> list[tuple[str, str | None]]:
+        """Close studies that are complete; returns (study id, reason why it may be partial).
+
+        Complete: no image since `quiet_since`, no association that fed it still open, and no object in dispute; or
+        opened before `opened_before`, whatever still arrives.
+        """
+        disputed = sa.exists().where(instances.c.study_id == studies.c.id, instances.c.standing == Standing.DISPUTED)
+        feeding = sa.exists().where(
+            instances.c.study_id == studies.c.id,
+            instances.c.association_id == associations.c.id,
+            associations.c.closed_at.is_(None),
+        )
+        quiet = sa.and_(studies.c.last_arrival_at <= quiet_since, ~feeding)
+        query = sa.select(studies.c.id, quiet.label("quiet")).where(
+            studies.c.state == StudyState.RECEIVING,
+            ~disputed,
+            sa.or_(quiet, studies.c.opened_at <= opened_before),
+        )
+        closed: list[tuple[str, str | None]] = []
+        with self._write() as connection:
+            for study, is_quiet in connection.execute(query).all():
+                partial = None if is_quiet else CLOSED_BY_CAP
+                if move(
+                    connection,
+                    study,
+                    [StudyState.RECEIVING],
+                    StudyState.COMPLETE,
+                    at,
+                    completed_at=at,
+                    partial_reason=partial,
+                ):
+                    closed.append((study, partial))
+        return closed
+
+    def claim(self, owner: str, lease_until: float, at: float) -> Claim | None:
+        """Take the most urgent, then oldest study that waits; None when nothing does. One atomic transaction."""
+        due = sa.or_(
+            studies.c.state == StudyState.COMPLETE,
+            sa.and_(studies.c.state == StudyState.FAILED, studies.c.next_attempt_at <= at),
+        )
+        with self._write() as connection:
+            row = connection.execute(
+                sa.select(studies)
+                .where(due)
+                .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if row is None:
+                return None
+            move(
+                connection,
+                row.id,
+                [StudyState(row.state)],
+                StudyState.RUNNING,
+                at,
+                owner=owner,
+                lease_until=lease_until,
+                attempts=row.attempts + 1,
+            )
+            rows = connection.execute(
+                sa.select(instances.c.path, instances.c.calling_ae, instances.c.standing)
+                .where(instances.c.study_id == row.id, instances.c.standing.in_([Standing.CURRENT, Standing.LOST]))
+                .order_by(instances.c.path)
+            ).all()
+        evidence = [item for item in rows if item.standing == Standing.CURRENT]
+        lost = len(evidence) < len(rows)
+        return Claim(
+            study_id=row.id,
+            study_instance_uid=row.study_instance_uid,
+            revision=row.revision,
+            urgent=row.urgent,
+            owner=owner,
+            calling_aes=tuple(sorted({item.calling_ae for item in evidence})),
+            paths=tuple(item.path for item in evidence),
+            partial_reason=row.partial_reason or (IMAGES_LOST if lost else None),
+            attempts=row.attempts + 1,
+        )
+
+    def renew(self, owner: str, held: Sequence[str], lease_until: float) -> None:
+        """Say that the owner still works on these studies."""
+        with self._write() as connection:
+            connection.execute(
+                studies.update()
+                .where(studies.c.id.in_(held), studies.c.state == StudyState.RUNNING, studies.c.owner == owner)
+                .values(lease_until=lease_until)
+            )
+
+    def give_back(self, owner: str, at: float) -> list[str]:
+        """Return what an owner holds to the queue because it stops; the attempt does not count."""
+        return self._requeue(studies.c.owner == owner, at, counts=False)
+
+    def reclaim_dead(self, owner_prefix: str, at: float, max_attempts: int) -> list[str]:
+        """Return what earlier owners of this kind held when they died; the attempt counts."""
+        dead = studies.c.owner.startswith(owner_prefix, autoescape=True)
+        return self._requeue(dead, at, counts=True, max_attempts=max_attempts)
+
+    def reclaim_expired(self, at: float, max_attempts: int) -> list[str]:
+        """Return studies to the queue whose owner's lease ran out."""
+        return self._requeue(studies.c.lease_until < at, at, counts=True, max_attempts=max_attempts)
+
+    def finish_reported(
+        self, claim: Claim, report: Report, destinations: Sequence[tuple[str, str]], hold: str | None, at: float
+    ) -> None:
+        """Record the result and its deliveries in one transaction.
+
+        destinations: (name, kind). hold: why the result goes nowhere although routes exist. Raises LostClaim.
+        """
+        with self._write() as connection:
+            self._finish(connection, claim, StudyState.REPORTED, at, hold)
+            result = connection.execute(
+                results.insert()
+                .values(
+                    study_id=claim.study_id,
+                    revision=claim.revision,
+                    sop_instance_uid=report.sop_instance_uid,
+                    series_instance_uid=report.series_instance_uid,
+                    sop_class_uid=report.sop_class_uid,
+                    path=report.path,
+                    level=report.priority.level,
+                    rule=report.priority.rule,
+                    findings=[asdict(finding) for finding in report.findings],
+                    bundle_id=report.model.bundle_id,
+                    device_uid=report.model.device_uid,
+                    training_state=report.model.training_state,
+                    precision=report.precision,
+                    hold_reason=hold,
+                    created_at=report.created_at,
+                )
+                .returning(results.c.id)
+            ).scalar_one()
+            for name, kind in destinations:
+                connection.execute(
+                    deliveries.insert().values(
+                        result_id=result,
+                        study_id=claim.study_id,
+                        destination=name,
+                        kind=kind,
+                        path=report.path,
+                        state=DeliveryState.PENDING,
+                        next_attempt_at=at,
+                    )
+                )
+
+    def finish_out_of_scope(self, claim: Claim, reason: str, at: float) -> None:
+        """The model was not made for this study. Raises LostClaim."""
+        with self._write() as connection:
+            self._finish(connection, claim, StudyState.OUT_OF_SCOPE, at, reason)
+
+    def finish_failed(self, claim: Claim, reason: str, retry_at: float, at: float) -> None:
+        """Something that may pass stood in the way; tried again at `retry_at`. Raises LostClaim."""
+        with self._write() as connection:
+            self._finish(connection, claim, StudyState.FAILED, at, reason, next_attempt_at=retry_at)
+
+    def finish_dead(self, claim: Claim, reason: str, at: float) -> None:
+        """A person is needed. Raises LostClaim."""
+        with self._write() as connection:
+            self._finish(connection, claim, StudyState.DEAD, at, reason)
+
+    def urgent_waits(self) -> bool:
+        """Whether an urgent study waits in the queue."""
+        query = sa.select(studies.c.id).where(studies.c.state == StudyState.COMPLETE, studies.c.urgent).limit(1)
+        with self._read() as connection:
+            return connection.execute(query).first() is not None
+
+    def predecessors(self, study: str, revision: int) -> tuple[tuple[str, str, str], ...]:
+        """SOP Instance, Series Instance and SOP Class UID of the latest report before this revision, if any."""
+        query = (
+            sa.select(results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
+            .where(results.c.study_id == study, results.c.revision < revision)
+            .order_by(results.c.revision.desc())
+            .limit(1)
+        )
+        with self._read() as connection:
+            return tuple((row[0], row[1], row[2]) for row in connection.execute(query))
+
+    def retry_study(self, study: str, at: float) -> bool:
+        """Put a study that ended without a report back into the queue, as a person asked."""
+        with self._write() as connection:
+            return move(
+                connection,
+                study,
+                [StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE],
+                StudyState.COMPLETE,
+                at,
+                reason="retried by a person",
+                attempts=0,
+                next_attempt_at=None,
+                completed_at=at,
+                owner=None,
+                lease_until=None,
+            )
+
+    def _finish(
+        self,
+        connection: sa.Connection,
+        claim: Claim,
+        state: StudyState,
+        at: float,
+        reason: str | None,
+        next_attempt_at: float | None = None,
+    ) -> None:
+        mine = sa.and_(studies.c.owner == claim.owner, studies.c.revision == claim.revision)
+        finished = move(
+            connection,
+            claim.study_id,
+            [StudyState.RUNNING],
+            state,
+            at,
+            reason=reason,
+            guard=mine,
+            owner=None,
+            lease_until=None,
+            finished_at=at,
+            next_attempt_at=next_attempt_at,
+        )
+        if not finished:
+            raise LostClaim("the study changed or was given to another worker while this one ran it")
+
+    def _requeue(self, whose: sa.ColumnElement[bool], at: float, *, counts: bool, max_attempts: int = 0) -> list[str]:
+        query = sa.select(studies.c.id, studies.c.attempts).where(studies.c.state == StudyState.RUNNING, whose)
+        with self._write() as connection:
+            returned = []
+            for study, attempts in connection.execute(query).all():
+                exhausted = counts and attempts >= max_attempts
+                move(
+                    connection,
+                    study,
+                    [StudyState.RUNNING],
+                    StudyState.DEAD if exhausted else StudyState.COMPLETE,
+                    at,
+                    reason=WORKER_DIED if exhausted else "given back by its worker",
+                    owner=None,
+                    lease_until=None,
+                    attempts=attempts if counts else attempts - 1,
+                )
+                returned.append(study)
+        return returned

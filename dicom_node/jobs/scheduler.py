@@ -1,0 +1,66 @@
+"""Recurring work, run by APScheduler: closing quiet studies, settling disputes, taking back lost claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicom_node.base.config import Configuration
+from dicom_node.base.events import Event, log
+from dicom_node.base.types import Verdict
+from dicom_node.jobs.registry import Registry
+
+Compare = Callable[[Path, Path], Verdict]
+CLOSE_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
+RECLAIM_SECONDS = 5.0
+
+
+class Housekeeping:
+    """The node's recurring jobs, each of which can also be run by hand in a test."""
+
+    def __init__(self, configuration: Configuration, registry: Registry, compare: Compare) -> None:
+        self._configuration = configuration
+        self._registry = registry
+        self._compare = compare
+
+    def scheduler(self) -> BackgroundScheduler:
+        """A scheduler with all jobs, not yet started. A job never overlaps itself; missed runs become one."""
+        scheduler = BackgroundScheduler(
+            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+        scheduler.add_listener(_log_failure, EVENT_JOB_ERROR)
+        scheduler.add_job(self.close_quiet_studies, "interval", seconds=CLOSE_SECONDS, id="close studies")
+        scheduler.add_job(self.settle_disputes, "interval", seconds=SETTLE_SECONDS, id="settle disputes")
+        scheduler.add_job(self.reclaim_lost_studies, "interval", seconds=RECLAIM_SECONDS, id="reclaim studies")
+        return scheduler
+
+    def close_quiet_studies(self) -> None:
+        """Close what has been quiet long enough, or open too long."""
+        now = time.time()
+        intake = self._configuration.intake
+        closed = self._registry.close_quiet(now - intake.stability_seconds, now - intake.max_open_seconds, now)
+        for study, partial_reason in closed:
+            log(Event.STUDY_COMPLETE, study=study, reason=partial_reason)
+
+    def settle_disputes(self) -> None:
+        """Compare objects that share a SOP Instance UID but not their bytes."""
+        spool = self._configuration.node.spool
+        for path, first in self._registry.disputed():
+            verdict = self._compare(spool / first, spool / path)
+            self._registry.settle(path, verdict)
+            level = "warning" if verdict is Verdict.QUARANTINED else "info"
+            log(Event.OBJECT_SETTLED, level, reason=verdict.value, path=path)
+
+    def reclaim_lost_studies(self) -> None:
+        """Return to the queue what a worker stopped renewing."""
+        for study in self._registry.reclaim_expired(time.time(), self._configuration.model.max_attempts):
+            log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker's lease ran out")
+
+
+def _log_failure(event: JobExecutionEvent) -> None:
+    log(Event.JOB_FAILED, "error", job=event.job_id, error=type(event.exception).__name__)

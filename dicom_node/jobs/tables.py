@@ -1,0 +1,159 @@
+"""The registry's tables. Only `registry.py` reads or writes them; `migrations/` builds them.
+
+Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False, unique=True),
+    Column("patient_key", String(200), nullable=False, default=""),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("partial_reason", Text),
+    Column("revision", Integer, nullable=False, default=1),
+    Column("urgent", Boolean, nullable=False, default=False),
+    Column("received_at", Float, nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("last_arrival_at", Float, nullable=False),
+    Column("completed_at", Float),
+    Column("finished_at", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt_at", Float),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
+    Index("ix_studies_queue", "state", "urgent", "completed_at"),
+    Index("ix_studies_received_at", "received_at"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("path", String(200), primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False, index=True),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("patient_key", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("association_id", String(64), index=True),
+    Column("standing", String(16), nullable=False),
+    Column("received_at", Float, nullable=False),
+    Index("ix_instances_study_id_standing", "study_id", "standing"),
+    Index("ix_instances_standing", "standing"),
+)
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("boot_id", String(64), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("closed_at", Float),
+    Index("ix_associations_closed_at", "closed_at"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False, unique=True),
+    Column("series_instance_uid", String(64), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("findings", JSON, nullable=False),
+    Column("bundle_id", String(64), nullable=False),
+    Column("device_uid", String(64), nullable=False),
+    Column("training_state", String(16), nullable=False),
+    Column("precision", String(8), nullable=False),
+    Column("hold_reason", Text),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("study_id", "revision"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("result_id", Integer, ForeignKey("results.id"), nullable=False),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt_at", Float, nullable=False),
+    Column("last_error", Text),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
+    Column("delivered_at", Float),
+    UniqueConstraint("result_id", "destination", "kind"),
+    Index("ix_deliveries_due", "state", "next_attempt_at"),
+    Index("ix_deliveries_study_id", "study_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("from_state", String(16)),
+    Column("to_state", String(16), nullable=False),
+    Column("reason", Text),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("beat_at", Float, nullable=False),
+    Column("status", String(64), nullable=False),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("since", Float, nullable=False),
+)

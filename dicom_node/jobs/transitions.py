@@ -1,0 +1,72 @@
+"""The one way a study changes state: a guarded UPDATE and an event row in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.base.types import StudyState
+from dicom_node.jobs import tables
+
+State = StudyState
+
+# Where a study may go from each state. A late image reopens all but the study of two patients.
+ALLOWED: dict[State, frozenset[State]] = {
+    State.RECEIVING: frozenset({State.COMPLETE, State.DEAD}),
+    State.COMPLETE: frozenset({State.RUNNING, State.RECEIVING, State.DEAD}),
+    State.RUNNING: frozenset(
+        {State.REPORTED, State.OUT_OF_SCOPE, State.FAILED, State.DEAD, State.COMPLETE, State.RECEIVING}
+    ),
+    State.REPORTED: frozenset({State.DELIVERED, State.RECEIVING, State.DEAD, State.COMPLETE}),
+    State.DELIVERED: frozenset({State.RECEIVING, State.REPORTED, State.DEAD, State.COMPLETE}),
+    State.OUT_OF_SCOPE: frozenset({State.RECEIVING, State.COMPLETE, State.DEAD}),
+    State.FAILED: frozenset({State.RUNNING, State.COMPLETE, State.RECEIVING, State.DEAD}),
+    State.DEAD: frozenset({State.RECEIVING, State.COMPLETE}),
+}
+
+
+def move(
+    connection: sa.Connection,
+    study: str,
+    sources: Iterable[State],
+    target: State,
+    at: float,
+    *,
+    reason: str | None = None,
+    guard: sa.ColumnElement[bool] | None = None,
+    **values: Any,
+) -> bool:
+    """Move a study from one of `sources` to `target`; False, and nothing changed, when it is elsewhere by now.
+
+    guard: a further condition (owner, revision). values: further columns to set. Raises ValueError on a transition that
+    the table above does not know.
+    """
+    allowed = list(sources)
+    for source in allowed:
+        if target not in ALLOWED[source]:
+            raise ValueError(f"no transition from {source} to {target}")
+    row = connection.execute(
+        sa.select(tables.studies.c.state, tables.studies.c.revision)
+        .where(tables.studies.c.id == study, tables.studies.c.state.in_(allowed), *([] if guard is None else [guard]))
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        return False
+    connection.execute(
+        tables.studies.update()
+        .where(tables.studies.c.id == study, tables.studies.c.state == row.state)
+        .values(state=target, reason=reason, **values)
+    )
+    connection.execute(
+        tables.events.insert().values(
+            study_id=study,
+            at=at,
+            revision=values.get("revision", row.revision),
+            from_state=row.state,
+            to_state=target,
+            reason=reason,
+        )
+    )
+    return True

@@ -1,0 +1,172 @@
+"""What people and scripts may read of the registry: studies, their deliveries, counts. Changes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.base.types import Standing, StudyState
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import deliveries, events, instances, results, studies
+
+QUEUED = (StudyState.COMPLETE, StudyState.RUNNING, StudyState.FAILED)
+
+
+@dataclass(frozen=True)
+class DeliveryView:
+    """One object on its way to one destination."""
+
+    destination: str
+    kind: str
+    state: str
+    attempts: int
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study as `dicom-node studies` shows it; level, rule, findings and report are the newest result's."""
+
+    id: str
+    study_instance_uid: str
+    state: str
+    reason: str | None
+    revision: int
+    urgent: bool
+    instances: int
+    received_at: float
+    completed_at: float | None
+    finished_at: float | None
+    attempts: int
+    next_attempt_at: float | None
+    level: str | None
+    rule: str | None
+    findings: tuple[dict[str, Any], ...]
+    report_path: str | None
+    report_uid: str | None
+    training_state: str | None
+    deliveries: tuple[DeliveryView, ...]
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One change of a study's state."""
+
+    at: float
+    revision: int
+    from_state: str | None
+    to_state: str
+    reason: str | None
+
+
+class Views(Database):
+    """Read-only questions."""
+
+    def studies(self, *, state: StudyState | None = None, limit: int | None = None) -> list[StudyView]:
+        """Studies, newest first."""
+        query = sa.select(studies).order_by(studies.c.received_at.desc(), studies.c.id).limit(limit)
+        return self._views(query if state is None else query.where(studies.c.state == state))
+
+    def queue(self) -> list[StudyView]:
+        """What runs, waits or will be tried again, in the order in which it will be taken."""
+        running_first = sa.case((studies.c.state == StudyState.RUNNING, 0), else_=1)
+        return self._views(
+            sa.select(studies)
+            .where(studies.c.state.in_(QUEUED))
+            .order_by(running_first, studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
+        )
+
+    def study(self, uid_or_id: str) -> StudyView | None:
+        """One study by its Study Instance UID or the node's short id."""
+        known_as = (studies.c.study_instance_uid == uid_or_id) | (studies.c.id == uid_or_id)
+        found = self._views(sa.select(studies).where(known_as))
+        return found[0] if found else None
+
+    def history(self, study: str) -> list[EventView]:
+        """All changes of a study's state, oldest first."""
+        query = sa.select(events).where(events.c.study_id == study).order_by(events.c.id)
+        with self._read() as connection:
+            return [
+                EventView(row.at, row.revision, row.from_state, row.to_state, row.reason)
+                for row in connection.execute(query)
+            ]
+
+    def standings(self, study: str) -> dict[str, int]:
+        """How many received objects of a study stand how (current, duplicate, quarantined …)."""
+        query = (
+            sa.select(instances.c.standing, sa.func.count())
+            .where(instances.c.study_id == study)
+            .group_by(instances.c.standing)
+        )
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def state_counts(self) -> dict[str, int]:
+        """How many studies are in each state; every state is named."""
+        query = sa.select(studies.c.state, sa.func.count()).group_by(studies.c.state)
+        with self._read() as connection:
+            counted = {row[0]: row[1] for row in connection.execute(query)}
+        return {state.value: counted.get(state.value, 0) for state in StudyState}
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        """(destination, state) → number of deliveries."""
+        query = sa.select(deliveries.c.destination, deliveries.c.state, sa.func.count()).group_by(
+            deliveries.c.destination, deliveries.c.state
+        )
+        with self._read() as connection:
+            return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+    def _views(self, query: sa.Select[Any]) -> list[StudyView]:
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+            ids = [row.id for row in rows]
+            images = self._images(connection, ids)
+            newest = self._newest_results(connection, ids)
+            sent = self._deliveries(connection, ids)
+        return [_view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id])) for row in rows]
+
+    def _images(self, connection: sa.Connection, ids: list[str]) -> dict[str, int]:
+        query = (
+            sa.select(instances.c.study_id, sa.func.count())
+            .where(instances.c.study_id.in_(ids), instances.c.standing == Standing.CURRENT)
+            .group_by(instances.c.study_id)
+        )
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _newest_results(self, connection: sa.Connection, ids: list[str]) -> dict[str, Any]:
+        query = sa.select(results).where(results.c.study_id.in_(ids)).order_by(results.c.revision)
+        return {row.study_id: row for row in connection.execute(query)}
+
+    def _deliveries(self, connection: sa.Connection, ids: list[str]) -> dict[str, list[DeliveryView]]:
+        query = sa.select(deliveries).where(deliveries.c.study_id.in_(ids)).order_by(deliveries.c.id)
+        found: dict[str, list[DeliveryView]] = defaultdict(list)
+        for row in connection.execute(query):
+            found[row.study_id].append(DeliveryView(row.destination, row.kind, row.state, row.attempts, row.last_error))
+        return found
+
+
+def _view(study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...]) -> StudyView:
+    return StudyView(
+        id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        state=study.state,
+        reason=study.reason,
+        revision=study.revision,
+        urgent=study.urgent,
+        instances=images,
+        received_at=study.received_at,
+        completed_at=study.completed_at,
+        finished_at=study.finished_at,
+        attempts=study.attempts,
+        next_attempt_at=study.next_attempt_at,
+        level=result.level if result else None,
+        rule=result.rule if result else None,
+        findings=tuple(result.findings) if result else (),
+        report_path=result.path if result else None,
+        report_uid=result.sop_instance_uid if result else None,
+        training_state=result.training_state if result else None,
+        deliveries=sent,
+    )

@@ -1,0 +1,180 @@
+"""The worker: claim → prepare → predict → report → hand over. It knows stages only as the functions it is given."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.base.errors import LostClaim, NodeError
+from dicom_node.base.events import Event, log
+from dicom_node.base.types import Claim, Report
+from dicom_node.jobs.batches import Prepared, may_take_more, split
+from dicom_node.jobs.registry import Registry
+from prima_core.base.errors import OutOfScope, PrimaError
+from prima_core.base.types import PreparedStudy, StudyPrediction
+
+POLL_SECONDS = 0.5
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages between a claim and a result.
+
+    prepare: spool files → tokens; raises OutOfScope or another PrimaError. predict: the model, several studies at once.
+    report: a durable document. hand_over: (destination, kind) of every delivery, and why the result is held, if it is.
+    """
+
+    prepare: Callable[[Claim], PreparedStudy]
+    predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction]]
+    report: Callable[[Claim, PreparedStudy, StudyPrediction], Report]
+    hand_over: Callable[[Claim, Report], tuple[Sequence[tuple[str, str]], str | None]]
+
+
+class Worker:
+    """Runs studies until told to stop; owns what it claims and gives back what it cannot finish."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        stages: Stages,
+        *,
+        owner: str,
+        token_budget: int,
+        max_attempts: int,
+        retry_seconds: float,
+    ) -> None:
+        self._registry = registry
+        self._stages = stages
+        self._owner = owner
+        self._token_budget = token_budget
+        self._max_attempts = max_attempts
+        self._retry_seconds = retry_seconds
+        self._held: set[str] = set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set, then give back what is not finished."""
+        keeper = threading.Thread(target=self._keep_leases, args=(stop,), name="leases", daemon=True)
+        keeper.start()
+        while not stop.is_set():
+            try:
+                busy = self.work_once(stop)
+            except OperationalError as error:
+                log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
+                busy = False
+            if not busy:
+                stop.wait(POLL_SECONDS)
+        for study in self._registry.give_back(self._owner, time.time()):
+            log(Event.STUDY_RELEASED, study=study, reason="the node stops")
+
+    def work_once(self, stop: threading.Event) -> bool:
+        """Take what waits now, within the token budget, and finish it; False when nothing waited."""
+        try:
+            held, claimed = self._take(stop)
+            for batch in split(held, self._token_budget):
+                if not stop.is_set():
+                    self._run(batch)
+        finally:
+            self._held.clear()  # what was not finished (the database went away) comes back when its lease runs out
+        return claimed
+
+    def _take(self, stop: threading.Event) -> tuple[list[Prepared], bool]:
+        held: list[Prepared] = []
+        claimed = False
+        while not stop.is_set() and may_take_more(held, self._token_budget):
+            claim = self._registry.claim(self._owner, time.time() + LEASE_SECONDS, time.time())
+            if claim is None:
+                break
+            claimed = True
+            self._held.add(claim.study_id)
+            log(Event.STUDY_CLAIMED, study=claim.study_id, revision=claim.revision, attempts=claim.attempts)
+            with self._ending(claim):
+                held.append(Prepared(claim, self._stages.prepare(claim)))
+        return held, claimed
+
+    def _run(self, batch: Sequence[Prepared]) -> None:
+        try:
+            predictions = self._stages.predict([item.study for item in batch])
+        except Exception as error:  # noqa: BLE001 - out of memory and every fault of the model ends the batch, not the node
+            for item in batch:
+                self._fail(item.claim, error)
+            return
+        for item, prediction in zip(batch, predictions, strict=True):
+            with self._ending(item.claim):
+                self._finish(item, prediction)
+
+    def _finish(self, item: Prepared, prediction: StudyPrediction) -> None:
+        claim = item.claim
+        report = self._stages.report(claim, item.study, prediction)
+        destinations, hold = self._stages.hand_over(claim, report)
+        self._registry.finish_reported(claim, report, destinations, hold, time.time())
+        log(
+            Event.STUDY_REPORTED,
+            study=claim.study_id,
+            revision=claim.revision,
+            priority=report.priority.level.value,
+            tokens=item.study.tokens_kept,
+            precision=report.precision,
+            bundle=report.model.bundle_id,
+        )
+        if hold:
+            log(Event.RESULT_HELD, "warning", study=claim.study_id, reason=hold)
+
+    @contextmanager
+    def _ending(self, claim: Claim) -> Iterator[None]:
+        """Give a study its stated end when a stage raises."""
+        try:
+            yield
+        except OutOfScope as error:
+            self._end(claim, Event.STUDY_OUT_OF_SCOPE, error.reason, self._registry.finish_out_of_scope)
+        except LostClaim as error:
+            log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
+        except OperationalError:
+            raise  # the database's trouble is not the study's
+        except Exception as error:  # noqa: BLE001 - one study's fault must not stop the others; the study keeps the reason
+            self._fail(claim, error)
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        known = isinstance(error, NodeError | PrimaError)
+        reason = str(error) if known else f"unexpected {type(error).__name__} (see the log)"
+        if not known:
+            log(Event.STUDY_FAILED, "error", study=claim.study_id, error=_where(error))
+        permanent = isinstance(error, PrimaError) or (isinstance(error, NodeError) and not error.retriable)
+        if permanent or claim.attempts >= self._max_attempts:
+            self._end(claim, Event.STUDY_DEAD, reason, self._registry.finish_dead)
+            return
+        retry_at = time.time() + self._retry_seconds * 2.0 ** (claim.attempts - 1)
+        self._end(
+            claim,
+            Event.STUDY_FAILED,
+            reason,
+            lambda claim, reason, at: self._registry.finish_failed(claim, reason, retry_at, at),
+        )
+
+    @staticmethod
+    def _end(claim: Claim, event: Event, reason: str, finish: Callable[[Claim, str, float], None]) -> None:
+        try:
+            finish(claim, reason, time.time())
+            log(event, study=claim.study_id, revision=claim.revision, reason=reason)
+        except LostClaim as error:
+            log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
+
+    def _keep_leases(self, stop: threading.Event) -> None:
+        while not stop.wait(LEASE_SECONDS / 4):
+            try:
+                self._registry.renew(self._owner, sorted(self._held), time.time() + LEASE_SECONDS)
+            except OperationalError as error:
+                log(Event.JOB_FAILED, "warning", job="leases", error=type(error).__name__)
+
+
+def _where(error: Exception) -> str:
+    """Type and place of an error without its message, which may quote the input."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -1,0 +1,92 @@
+"""Works off the registry's deliveries: one thread a destination, so that a dead one holds up nobody else."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.errors import LostClaim, NodeError
+from dicom_node.base.events import Event, log
+from dicom_node.base.types import Delivery
+from dicom_node.jobs.registry import Registry
+
+Send = Callable[[Path, Destination, str], None]
+POLL_SECONDS = 0.5
+LEASE_MARGIN_SECONDS = 60.0
+
+
+class Outbox:
+    """Delivers what the registry holds, with exponential back-off; permanent refusals are set aside for a person."""
+
+    def __init__(self, configuration: Configuration, registry: Registry, send: Send, owner: str) -> None:
+        self._configuration = configuration
+        self._registry = registry
+        self._send = send
+        self._owner = owner
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until `stop` is set; what is being sent then is finished first."""
+        threads = [
+            threading.Thread(target=self._serve, args=(destination, stop), name=f"outbox-{destination.name}")
+            for destination in self._configuration.destinations
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, destination: Destination, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                busy = self.deliver_next(destination)
+            except OperationalError as error:
+                log(Event.JOB_FAILED, "warning", job="outbox", error=type(error).__name__)
+                busy = False
+            if not busy:
+                stop.wait(POLL_SECONDS)
+
+    def deliver_next(self, destination: Destination) -> bool:
+        """Try the next due delivery; False when none is due."""
+        lease = time.time() + destination.timeout_seconds * 4 + LEASE_MARGIN_SECONDS
+        delivery = self._registry.claim_delivery(self._owner, destination.name, lease, time.time())
+        if delivery is None:
+            return False
+        try:
+            self._attempt(delivery, destination)
+        except LostClaim as error:
+            log(Event.CLAIM_LOST, "warning", study=delivery.study_id, reason=str(error))
+        return True
+
+    def _attempt(self, delivery: Delivery, destination: Destination) -> None:
+        path = self._configuration.node.outgoing / delivery.path
+        try:
+            self._send(path, destination, self._configuration.node.ae_title)
+        except NodeError as error:
+            self._note_failure(delivery, destination, error)
+        else:
+            complete = self._registry.delivered(delivery, time.time())
+            log(Event.DELIVERY_DONE, study=delivery.study_id, destination=destination.name, attempts=delivery.attempts)
+            if complete:
+                log(Event.STUDY_DELIVERED, study=delivery.study_id)
+
+    def _note_failure(self, delivery: Delivery, destination: Destination, error: NodeError) -> None:
+        fields = {"study": delivery.study_id, "destination": destination.name, "reason": str(error)}
+        if error.retriable:
+            wait = back_off(delivery.attempts, destination)
+            self._registry.postpone(delivery, str(error), time.time() + wait)
+            log(Event.DELIVERY_POSTPONED, "warning", attempts=delivery.attempts, seconds=round(wait, 1), **fields)
+        else:
+            self._registry.set_aside(delivery, str(error))
+            log(Event.DELIVERY_SET_ASIDE, "error", **fields)
+
+
+def back_off(attempts: int, destination: Destination) -> float:
+    """Seconds until the next attempt: doubling from the first, capped, with up to a tenth of jitter."""
+    doubled = destination.first_retry_seconds * 2.0 ** min(attempts - 1, 30)
+    return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, 1.1)

@@ -1,0 +1,131 @@
+"""`dicom-node serve`: starts the node's processes, restarts the ones that die, stops them in order.
+
+Receiver, worker and scheduler are processes of their own so that inference never slows an association down and any of
+them may be killed at any moment. A child stops when it is told to (SIGTERM) or when its supervisor is gone (its
+standard input, a pipe that only the supervisor holds open, ends).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicom_node.base.config import Configuration
+from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.events import Event, log
+
+ROLES = ("receiver", "scheduler", "worker")
+POLL_SECONDS = 0.2
+FIRST_RESTART_SECONDS = 0.5
+LONGEST_RESTART_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+STOP_SECONDS = 60.0
+
+
+class Child:
+    """One role's process and the wait before its next start."""
+
+    def __init__(self, role: str, command: list[str]) -> None:
+        self.role = role
+        self._command = command
+        self._wait = FIRST_RESTART_SECONDS
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._start_at = 0.0
+
+    def ensure_running(self) -> None:
+        """Start the process, or restart it once its back-off is over."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._note_end(code)
+        if time.monotonic() >= self._start_at:
+            self._start()
+
+    def stop(self) -> None:
+        """Ask the process to finish or give back its work and exit."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the end until `deadline` (monotonic), then kill: whatever it held is safe on disk."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - our own interpreter and arguments
+        self._started = time.monotonic()
+        log(Event.PROCESS_STARTED, process=self.role, pid=self._process.pid)
+
+    def _note_end(self, code: int) -> None:
+        self._process = None
+        if time.monotonic() - self._started > STEADY_SECONDS:
+            self._wait = FIRST_RESTART_SECONDS
+        self._start_at = time.monotonic() + self._wait
+        log(Event.PROCESS_ENDED, "error", process=self.role, status=code, seconds=self._wait)
+        self._wait = min(self._wait * 2, LONGEST_RESTART_SECONDS)
+
+
+def supervise(configuration: Configuration, config_file: Path) -> None:
+    """Run the node until SIGTERM or SIGINT. Raises ConfigurationError when another node runs on this storage."""
+    stop = stop_on_signals()
+    with _only_one(configuration.node.storage):
+        children = [
+            Child(role, [sys.executable, "-m", "dicom_node", "run", role, "--config", str(config_file)])
+            for role in ROLES
+        ]
+        log(Event.NODE_STARTED, pid=os.getpid(), port=configuration.node.port)
+        while not stop.is_set():
+            for child in children:
+                child.ensure_running()
+            stop.wait(POLL_SECONDS)
+        log(Event.NODE_STOPPING)
+        for child in children:
+            child.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in children:
+            child.wait(deadline)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def stop_with_supervisor(stop: threading.Event) -> None:
+    """Set `stop` when standard input ends: the supervisor that held the other end is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+
+@contextmanager
+def _only_one(storage: Path) -> Iterator[None]:
+    storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (storage / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"node.storage: another node already runs on {storage}") from error
+        yield

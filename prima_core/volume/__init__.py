@@ -1,0 +1,1 @@
+"""DICOM instances → series → volume → patches. Needs no torch."""
