@@ -136,7 +136,7 @@ class Route(Section):
 class ReportSection(Section):
     sop_class: Literal["comprehensive_3d", "comprehensive", "enhanced"] = "comprehensive_3d"
     series_description: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Prima AI results"
-    series_number: Annotated[int, Field(ge=0, le=2**31 - 1)] = 9901
+    series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
     language: Literal["en"] = "en"
     negatives: Literal["summary", "all", "none"] = "summary"
     manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"

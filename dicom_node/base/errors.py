@@ -47,5 +47,9 @@ class ReportError(PermanentError):
     """No valid report can be written for this study; the message says which attribute stands in the way."""
 
 
+class Stopped(RetriableError):
+    """The node stops; what was being done goes back to the queue."""
+
+
 class LostClaim(PermanentError):
     """Somebody else owns the work by now, or the study changed under it; the result must be thrown away."""

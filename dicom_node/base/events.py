@@ -122,4 +122,7 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.CRITICAL)  # on the handler: pydicom sets the level of its own logger and quotes values
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler], force=True)
+    logging.captureWarnings(True)  # its warnings quote values as well

@@ -117,7 +117,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A study that one worker owns until `lease_until`."""
+    """A study that one worker owns. images: (SOP Instance UID, path in the spool) of all its evidence."""
 
     study_id: str
     study_instance_uid: str
@@ -125,7 +125,7 @@ class Claim:
     urgent: bool
     owner: str
     calling_aes: tuple[str, ...]
-    paths: tuple[str, ...]
+    images: tuple[tuple[str, str], ...]
     partial_reason: str | None
     attempts: int
 

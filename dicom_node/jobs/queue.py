@@ -82,7 +82,7 @@ class StudyQueue(Database):
                 attempts=row.attempts + 1,
             )
             rows = connection.execute(
-                sa.select(instances.c.path, instances.c.calling_ae, instances.c.standing)
+                sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae, instances.c.standing)
                 .where(instances.c.study_id == row.id, instances.c.standing.in_([Standing.CURRENT, Standing.LOST]))
                 .order_by(instances.c.path)
             ).all()
@@ -95,7 +95,7 @@ class StudyQueue(Database):
             urgent=row.urgent,
             owner=owner,
             calling_aes=tuple(sorted({item.calling_ae for item in evidence})),
-            paths=tuple(item.path for item in evidence),
+            images=tuple((item.sop_instance_uid, item.path) for item in evidence),
             partial_reason=row.partial_reason or (IMAGES_LOST if lost else None),
             attempts=row.attempts + 1,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
-from dicom_node.base.errors import LostClaim, NodeError
+from dicom_node.base.errors import LostClaim, NodeError, Stopped
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Claim, Report
 from dicom_node.jobs.batches import Prepared, may_take_more, split
@@ -35,7 +35,7 @@ class Stages:
     prepare: Callable[[Claim], PreparedStudy]
     predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction]]
     report: Callable[[Claim, PreparedStudy, StudyPrediction], Report]
-    hand_over: Callable[[Claim, Report], tuple[Sequence[tuple[str, str]], str | None]]
+    hand_over: Callable[[Claim, PreparedStudy, Report], tuple[Sequence[tuple[str, str]], str | None]]
 
 
 class Worker:
@@ -102,6 +102,8 @@ class Worker:
     def _run(self, batch: Sequence[Prepared]) -> None:
         try:
             predictions = self._stages.predict([item.study for item in batch])
+        except Stopped:
+            return
         except Exception as error:  # noqa: BLE001 - out of memory and every fault of the model ends the batch, not the node
             for item in batch:
                 self._fail(item.claim, error)
@@ -113,7 +115,7 @@ class Worker:
     def _finish(self, item: Prepared, prediction: StudyPrediction) -> None:
         claim = item.claim
         report = self._stages.report(claim, item.study, prediction)
-        destinations, hold = self._stages.hand_over(claim, report)
+        destinations, hold = self._stages.hand_over(claim, item.study, report)
         self._registry.finish_reported(claim, report, destinations, hold, time.time())
         log(
             Event.STUDY_REPORTED,
@@ -136,6 +138,8 @@ class Worker:
             self._end(claim, Event.STUDY_OUT_OF_SCOPE, error.reason, self._registry.finish_out_of_scope)
         except LostClaim as error:
             log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
+        except Stopped:
+            pass  # `run` gives back everything that is still claimed
         except OperationalError:
             raise  # the database's trouble is not the study's
         except Exception as error:  # noqa: BLE001 - one study's fault must not stop the others; the study keeps the reason

@@ -16,13 +16,17 @@ class UnusableSeries(PrimaError):
 class OutOfScope(PrimaError):
     """The study is not one the model was made for.
 
-    `reason` is one plain sentence for the administrator; `set_aside` says what became of each series.
+    `reason` is one plain sentence for the administrator; `set_aside` says what became of each series;
+    `study_instance_uid` is None where the files do not agree on one.
     """
 
-    def __init__(self, reason: str, set_aside: tuple[SetAside, ...] = ()) -> None:
+    def __init__(
+        self, reason: str, set_aside: tuple[SetAside, ...] = (), study_instance_uid: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.set_aside = set_aside
+        self.study_instance_uid = study_instance_uid
 
 
 class BundleError(PrimaError):

@@ -117,7 +117,7 @@ def upgrade() -> None:
         sa.Column("level", sa.String(length=16), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("findings", sa.JSON(), nullable=False),
-        sa.Column("bundle_id", sa.String(length=64), nullable=False),
+        sa.Column("bundle_id", sa.String(length=200), nullable=False),
         sa.Column("device_uid", sa.String(length=64), nullable=False),
         sa.Column("training_state", sa.String(length=16), nullable=False),
         sa.Column("precision", sa.String(length=8), nullable=False),

@@ -1,0 +1,46 @@
+# make demo   the node's main job on this machine          make test   everything the tests need, then all checks
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
+PYTHON ?= python3
+TORCH := torch==2.13.0
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+CONSTRAINTS := deploy/constraints.txt
+
+.PHONY: demo test install install-test peers lint check bench clean
+
+demo: install
+	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
+
+test: install-test peers lint check
+
+install: $(VENV)/.installed-demo
+install-test: $(VENV)/.installed-test
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: $(VENV)/bin/python
+	$(PIP) install --quiet $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[$*]'
+	touch $@
+
+peers:
+	deploy/install-test-peers
+
+lint:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+check:
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+bench:
+	$(VENV)/bin/python tests/benchmarks/study_speed.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

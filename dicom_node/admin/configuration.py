@@ -1,0 +1,36 @@
+"""`config check`, `config show`."""
+
+from __future__ import annotations
+
+import typer
+
+from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile
+from dicom_node.admin.output import Json, print_json, result
+from dicom_node.base.config import load_configuration
+from prima_core.bundle import read_manifest
+
+app = typer.Typer(help="Check and show the configuration.")
+
+
+@app.command()
+def check(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Check the file and the model bundle it names; exit code 2 and the key's name when something is wrong."""
+    loaded = load_configuration(config)
+    bundle = None
+    if loaded.model.bundle is not None:
+        manifest = read_manifest(loaded.model.bundle)
+        bundle = {"id": manifest.id, "training_state": manifest.training_state}
+    if json:
+        print_json({"ok": True, "config": str(config), "digest": loaded.digest, "bundle": bundle})
+    else:
+        result.print(f"{config}: correct" + ("" if bundle else "; model.bundle is not set: `serve` needs one"))
+
+
+@app.command()
+def show(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Print the effective configuration, defaults included."""
+    loaded = load_configuration(config)
+    if json:
+        print_json(loaded.model_dump(mode="json", by_alias=True))
+    else:
+        result.print(loaded.model_dump_json(by_alias=True, indent=2))

@@ -1,0 +1,79 @@
+"""`demo`: the node's main job in one command, on this machine, with an archive stand-in and no patient data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated, Any
+
+import typer
+
+from dicom_node.admin.output import Json, notes, print_json, progress, result
+from dicom_node.base.errors import PermanentError
+from dicom_node.demo.run import DemoNode, Outcome
+from dicom_node.demo.sample_study import write_sample_study
+
+OUT_OF_SCOPE = 3
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    study: Annotated[Path | None, typer.Option(help="Folder of a real study instead of the sample.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the demo keeps its files; a new folder if empty.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Model bundle instead of the demo's untrained one.")] = None,
+    json: Json = False,
+) -> None:
+    """Start a node and an archive, send a study by C-STORE, wait for the report to come back, and print it."""
+    home = folder or Path(mkdtemp(prefix="prima-node-demo-"))
+    files = _study_files(study) if study else write_sample_study(home / "sample-study")
+    notes.print(f"files of this demo: {home}", markup=False)
+    with DemoNode(home, bundle) as node, progress() as bar:
+        task = bar.add_task("sending the study", total=len(files))
+        node.send(files, lambda: bar.advance(task))
+        waiting = bar.add_task("waiting for the report", total=None)
+        outcome = node.wait(lambda state: bar.update(waiting, description=f"study is {state}"))
+    if json:
+        print_json(_document(outcome))
+    else:
+        _show(outcome)
+    if outcome.study.state == "out_of_scope":
+        raise typer.Exit(OUT_OF_SCOPE)
+    if outcome.report is None:
+        raise PermanentError(f"no report came back: the study is {outcome.study.state} ({outcome.study.reason})")
+
+
+def _study_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise PermanentError(f"no files in {folder}")
+    return files
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    study = outcome.study
+    return {
+        "study_instance_uid": study.study_instance_uid,
+        "state": study.state,
+        "reason": study.reason,
+        "sr_sop_instance_uid": study.report_uid if outcome.report else None,
+        "sr_path": str(outcome.report) if outcome.report else None,
+        "findings": list(study.findings),
+        "priority": {"level": study.level, "rule": study.rule} if study.level else None,
+        "seconds_to_report": outcome.seconds,
+        "training_state": study.training_state,
+    }
+
+
+def _show(outcome: Outcome) -> None:
+    study = outcome.study
+    result.print(f"study {study.id}: {study.state}" + (f" ({study.reason})" if study.reason else ""), markup=False)
+    if outcome.report is None:
+        return
+    result.print(f"report {outcome.report} after {outcome.seconds:.1f} s", markup=False)
+    result.print(f"model: {study.training_state} — for demonstration, never for patients", markup=False)
+    result.print(f"priority: {study.level} ({study.rule})", markup=False)
+    for finding in study.findings:
+        kind = "probability" if finding["calibrated"] else "uncalibrated score"
+        words = f"  {finding['meaning']} ({finding['scheme']} {finding['code']}): {kind} {finding['score']:.3f}"
+        result.print(words, markup=False)

@@ -1,0 +1,144 @@
+"""`studies`, `study`, `queue`, `retry`: what the node has, and another try."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
+from dicom_node.admin.output import Json, print_json, result, utc
+from dicom_node.base.errors import PermanentError
+from dicom_node.base.types import StudyState
+from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.views import StudyView
+
+app = typer.Typer()
+
+Uid = Annotated[str, typer.Argument(help="Study Instance UID, or the node's short study id.")]
+
+
+def as_json(study: StudyView) -> dict[str, Any]:
+    """A study in the vocabulary of the command line's JSON."""
+    return {
+        "id": study.id,
+        "study_instance_uid": study.study_instance_uid,
+        "state": study.state,
+        "reason": study.reason,
+        "revision": study.revision,
+        "urgent": study.urgent,
+        "instances": study.instances,
+        "received_at": utc(study.received_at),
+        "completed_at": utc(study.completed_at),
+        "finished_at": utc(study.finished_at),
+        "attempts": study.attempts,
+        "next_attempt_at": utc(study.next_attempt_at),
+        "priority": {"level": study.level, "rule": study.rule} if study.level else None,
+        "findings": list(study.findings),
+        "sr_sop_instance_uid": study.report_uid,
+        "training_state": study.training_state,
+        "deliveries": [
+            {
+                "destination": delivery.destination,
+                "kind": delivery.kind,
+                "state": delivery.state,
+                "attempts": delivery.attempts,
+                "last_error": delivery.last_error,
+            }
+            for delivery in study.deliveries
+        ],
+    }
+
+
+@app.command()
+def studies(
+    config: ConfigFile = DEFAULT_CONFIG,
+    state: Annotated[StudyState | None, typer.Option(help="Only studies in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 1000,
+    json: Json = False,
+) -> None:
+    """List the studies the node knows, newest first."""
+    _, registry = open_registry(config)
+    found = registry.studies(state=state, limit=limit)
+    if json:
+        print_json([as_json(study) for study in found])
+    else:
+        result.print(_table(found) if found else "no studies")
+
+
+@app.command()
+def queue(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """List what runs, waits or will be tried again, in the order in which it is taken."""
+    _, registry = open_registry(config)
+    found = registry.queue()
+    if json:
+        print_json([as_json(study) for study in found])
+    else:
+        result.print(_table(found) if found else "nothing waits")
+
+
+@app.command()
+def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Show one study: state, findings, deliveries and everything that happened to it."""
+    _, registry = open_registry(config)
+    found = _find(registry, uid)
+    history = registry.history(found.id)
+    if json:
+        events = [
+            {"at": utc(e.at), "revision": e.revision, "from": e.from_state, "to": e.to_state, "reason": e.reason}
+            for e in history
+        ]
+        print_json(as_json(found) | {"objects": registry.standings(found.id), "events": events})
+        return
+    result.print(_table([found]))
+    for finding in found.findings:
+        kind = "probability" if finding["calibrated"] else "uncalibrated score"
+        result.print(f"  {finding['meaning']}  {kind} {finding['score']:.3f}")
+    for delivery in found.deliveries:
+        error = f": {delivery.last_error}" if delivery.last_error else ""
+        result.print(f"  → {delivery.destination} ({delivery.kind}) {delivery.state}{error}")
+    for event in history:
+        result.print(f"  {utc(event.at)}  {event.to_state}  {event.reason or ''}")
+
+
+@app.command()
+def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Run a study again that ended without a report, and send again what was set aside."""
+    _, registry = open_registry(config)
+    found = _find(registry, uid)
+    now = time.time()
+    queued = registry.retry_study(found.id, now)
+    resent = registry.retry_deliveries(found.id, now)
+    if not queued and not resent:
+        raise PermanentError(f"nothing to retry: the study is {found.state} and no delivery waits")
+    if json:
+        print_json({"study_instance_uid": found.study_instance_uid, "queued": queued, "deliveries": resent})
+    else:
+        result.print(f"queued again: {'yes' if queued else 'no'}; deliveries due now: {resent}")
+
+
+def _find(registry: Registry, uid: str) -> StudyView:
+    found = registry.study(uid)
+    if found is None:
+        raise PermanentError("no such study; `dicom-node studies` lists what the node has")
+    return found
+
+
+def _table(found: list[StudyView]) -> Table:
+    table = Table("study", "state", "rev", "images", "priority", "findings", "received", "reason", box=None)
+    for item in found:
+        strongest = ", ".join(str(finding["meaning"]) for finding in item.findings[:3])
+        more = f" +{len(item.findings) - 3}" if len(item.findings) > 3 else ""
+        table.add_row(
+            item.id,
+            f"{item.state}{' !' if item.urgent else ''}",
+            str(item.revision),
+            str(item.instances),
+            item.level or "",
+            strongest + more,
+            utc(item.received_at),
+            item.reason or "",
+        )
+    return table

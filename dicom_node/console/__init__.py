@@ -1,0 +1,1 @@
+"""What the node tells machines over HTTP on loopback: `/healthz` and Prometheus `/metrics`."""

@@ -1,0 +1,69 @@
+"""A stand-in for the PACS of the demo: keeps what it is sent, and forwards a study by C-STORE. Not for patients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicom_node.base.errors import PeerRefused, PeerUnreachable
+
+AE_TITLE = "DEMOPACS"
+
+
+class Archive:
+    """Listens on a loopback port while the `with` block lasts; `reports` are the Structured Reports it was sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.reports: list[Path] = []
+        self._entity = AE(ae_title=AE_TITLE)
+        self._entity.supported_contexts = AllStoragePresentationContexts
+        self._entity.add_supported_context(Verification)
+
+    def __enter__(self) -> Archive:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handlers = [(evt.EVT_C_STORE, self._keep)]
+        self._server = self._entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.port: int = self._server.socket.getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entity.shutdown()
+
+    def _keep(self, event: evt.Event) -> int:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        name = hashlib.sha256(str(dataset.SOPInstanceUID).encode()).hexdigest()[:16]
+        path = self._folder / f"{name}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        if dataset.Modality == "SR":
+            self.reports.append(path)
+        return 0x0000
+
+
+def forward(files: Sequence[Path], port: int, node_ae: str, on_sent: Callable[[], None]) -> None:
+    """Send files to the node on one association. Raises PeerUnreachable or PeerRefused."""
+    first: dict[tuple[str, str], Dataset] = {}
+    for file in files:
+        header = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        first.setdefault((str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)), header)
+    entity = AE(ae_title=AE_TITLE)
+    for sop_class, transfer_syntax in first:
+        entity.add_requested_context(sop_class, transfer_syntax)
+    association = entity.associate("127.0.0.1", port, ae_title=node_ae)
+    if not association.is_established:
+        raise PeerUnreachable("the node does not answer")
+    try:
+        for file in files:
+            status = association.send_c_store(dcmread(file))
+            if "Status" not in status or status.Status != 0x0000:
+                raise PeerRefused("the node refused an image")
+            on_sent()
+    finally:
+        association.release()

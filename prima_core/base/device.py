@@ -1,0 +1,80 @@
+"""The one place for device and precision: names from the configuration → what torch is told.
+
+Only the tokenizer's convolutions ever run in bf16: they are 97 % of the arithmetic, and the latents leave them as
+float32. `auto` takes bf16 only where the hardware computes it, since emulated bf16 is slower and less exact than fp32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where the model runs and how the tokenizer computes."""
+
+    device: torch.device
+    precision: Precision
+
+    @property
+    def convolution_dtype(self) -> torch.dtype:
+        """The dtype of the tokenizer's weights and activations."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that a clock read next is honest."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def resolve(device: str = "auto", precision: str = "auto") -> Runtime:
+    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16.
+
+    Raises ValueError for other names and for a GPU that is not there.
+    """
+    place = _device(device)
+    if place.type == "cuda":
+        # fp32 means fp32: torch would otherwise round convolution inputs to TF32's 10 bits.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return Runtime(place, _precision(precision, place))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in {"cpu", "cuda"} or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return torch.device(name)
+
+
+def _precision(name: str, device: torch.device) -> Precision:
+    if name == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    if name == "fp32":
+        return "fp32"
+    if name == "bf16":
+        return "bf16"
+    raise ValueError(f"unknown precision {name!r}: use auto, fp32 or bf16")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware (not emulated)."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = cpu_capabilities()
+    return any(capabilities.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """The CPU's instruction sets as torch knows them."""
+    return dict(torch.cpu.get_capabilities())

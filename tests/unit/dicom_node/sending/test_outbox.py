@@ -1,0 +1,113 @@
+"""The outbox against a registry: back-off, order, set aside, and one thread a destination. The peer is a function."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dicom_node.base.config import Configuration, Destination, configuration_from
+from dicom_node.base.errors import NodeError, PeerRefused, PeerUnreachable
+from dicom_node.jobs.registry import Registry
+from dicom_node.sending.outbox import Outbox, back_off
+from support.studies import arrival, new_registry, report
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = new_registry(tmp_path)
+    made.record_arrivals([arrival(1)])
+    made.close_quiet(100, 0, 130)
+    claim = made.claim("w", 1e12, 140)
+    assert claim is not None
+    made.finish_reported(claim, report(), [("a", "sr"), ("b", "sr")], None, 150)
+    return made
+
+
+def configured(tmp_path: Path, **changes: object) -> Configuration:
+    base = {"ae_title": "X", "host": "h", "port": 104, **changes}
+    return configuration_from(
+        {"node": {"storage": str(tmp_path)}, "destinations": [base | {"name": "a"}, base | {"name": "b"}]}, tmp_path
+    )
+
+
+class Peers:
+    """Destinations that fail as told and otherwise note what they got."""
+
+    def __init__(self, **errors: NodeError) -> None:
+        self.errors = errors
+        self.got: list[tuple[str, str]] = []
+
+    def __call__(self, path: Path, destination: Destination, _calling_ae: str) -> None:
+        if destination.name in self.errors:
+            raise self.errors[destination.name]
+        self.got.append((destination.name, path.name))
+
+
+def deliveries(registry: Registry) -> dict[str, tuple[str, int, str | None]]:
+    found = registry.study("1.2.3")
+    assert found is not None
+    return {d.destination: (d.state, d.attempts, d.last_error) for d in found.deliveries}
+
+
+def test_everything_due_is_sent_once(registry: Registry, tmp_path: Path) -> None:
+    configuration, peers = configured(tmp_path), Peers()
+    outbox = Outbox(configuration, registry, peers, "o")
+    for destination in configuration.destinations:
+        assert outbox.deliver_next(destination)
+        assert not outbox.deliver_next(destination)
+    assert sorted(peers.got) == [("a", report().path), ("b", report().path)]
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert found.state == "delivered"
+
+
+def test_a_peer_that_is_down_gets_everything_afterwards_once(registry: Registry, tmp_path: Path) -> None:
+    configuration = configured(tmp_path, first_retry_seconds=0.01)
+    peers = Peers(a=PeerUnreachable("down"))
+    outbox = Outbox(configuration, registry, peers, "o")
+    first = configuration.destinations[0]
+    assert outbox.deliver_next(first)
+    assert deliveries(registry)["a"] == ("pending", 1, "down")
+    peers.errors.clear()
+    while not outbox.deliver_next(first):
+        time.sleep(0.01)
+    assert not outbox.deliver_next(first)
+    assert peers.got == [("a", report().path)]
+
+
+def test_a_refusal_is_set_aside_for_a_person(registry: Registry, tmp_path: Path) -> None:
+    configuration = configured(tmp_path)
+    outbox = Outbox(configuration, registry, Peers(a=PeerRefused("not this class")), "o")
+    assert outbox.deliver_next(configuration.destinations[0])
+    assert not outbox.deliver_next(configuration.destinations[0])
+    assert deliveries(registry)["a"] == ("set_aside", 1, "not this class")
+
+
+def test_a_dead_destination_does_not_hold_up_another(registry: Registry, tmp_path: Path) -> None:
+    release, sent = threading.Event(), threading.Event()
+
+    def send(_path: Path, destination: Destination, _ae: str) -> None:
+        if destination.name == "a":
+            assert release.wait(60)
+        else:
+            sent.set()
+
+    stop = threading.Event()
+    runner = threading.Thread(target=Outbox(configured(tmp_path), registry, send, "o").run, args=(stop,))
+    runner.start()
+    try:
+        assert sent.wait(60)
+    finally:
+        stop.set()
+        release.set()
+        runner.join()
+
+
+def test_the_wait_doubles_up_to_its_cap(tmp_path: Path) -> None:
+    destination = configured(tmp_path, first_retry_seconds=5, max_retry_seconds=60).destinations[0]
+    waits = [back_off(attempt, destination) for attempt in (1, 2, 3, 10, 1000)]
+    for wait, least in zip(waits, (5, 10, 20, 60, 60), strict=True):
+        assert least <= wait <= least * 1.1
