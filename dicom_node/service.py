@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.config import Configuration
-from dicom_node.base.errors import ConfigurationError
-from dicom_node.base.events import Event, log
+from dicom_node.base.errors import ConfigurationError, NodeError
+from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.console.http import Console
 from dicom_node.intake.content import compare
 from dicom_node.intake.receiver import run_receiver
@@ -56,6 +56,11 @@ def run_process(role: str, configuration: Configuration) -> None:
     }
     try:
         roles[role](configuration, registry, beat, stop)
+    except NodeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the process's edge: a traceback's message may quote what came in
+        log(Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(error))
+        raise SystemExit(1) from None
     finally:
         registry.close()
 

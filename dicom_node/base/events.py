@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 import logging
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -55,30 +57,27 @@ class Event(enum.Enum):
     NODE_STOPPING = (1002, "node stopping")
     PROCESS_STARTED = (1003, "process started")
     PROCESS_ENDED = (1004, "process ended")
-    PROCESS_RESTARTED = (1005, "process restarted")
-    PROCESS_CRASHED = (1006, "process crashed")
+    PROCESS_CRASHED = (1005, "process crashed")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")
     ASSOCIATION_ABORTED = (2004, "association aborted")
     OBJECT_STORED = (2011, "object stored")
     OBJECT_REFUSED = (2012, "object refused")
-    OBJECT_REPEATED = (2013, "object repeated")
-    REGISTRY_BEHIND = (2014, "registry write failed, will be repeated")
-    SPOOL_RECONCILED = (2015, "spool and registry reconciled")
-    OBJECT_SETTLED = (2016, "disputed object settled")
-    STUDY_OPENED = (3001, "study opened")
-    STUDY_COMPLETE = (3002, "study complete")
-    STUDY_REOPENED = (3003, "study reopened")
-    STUDY_CLAIMED = (3004, "study claimed")
-    STUDY_RELEASED = (3005, "study given back")
-    STUDY_REPORTED = (3006, "study reported")
-    STUDY_OUT_OF_SCOPE = (3007, "study out of scope")
-    STUDY_FAILED = (3008, "study failed")
-    STUDY_DEAD = (3009, "study dead")
-    STUDY_DELIVERED = (3010, "study delivered")
-    CLAIM_LOST = (3011, "claim lost, result thrown away")
-    JOB_FAILED = (3012, "scheduled job failed")
+    REGISTRY_BEHIND = (2013, "registry write failed, will be repeated")
+    SPOOL_RECONCILED = (2014, "spool and registry reconciled")
+    OBJECT_SETTLED = (2015, "disputed object settled")
+    STUDY_COMPLETE = (3001, "study complete")
+    STUDY_REOPENED = (3002, "study reopened")
+    STUDY_CLAIMED = (3003, "study claimed")
+    STUDY_RELEASED = (3004, "study given back")
+    STUDY_REPORTED = (3005, "study reported")
+    STUDY_OUT_OF_SCOPE = (3006, "study out of scope")
+    STUDY_FAILED = (3007, "study failed")
+    STUDY_DEAD = (3008, "study dead")
+    STUDY_DELIVERED = (3009, "study delivered")
+    CLAIM_LOST = (3010, "claim lost, result thrown away")
+    JOB_FAILED = (3011, "recurring work failed, will be repeated")
     MODEL_LOADED = (3021, "model loaded")
     MODEL_REFUSED = (3022, "model refused")
     REPORT_ATTRIBUTE_EMPTIED = (4001, "illegal source value written empty")
@@ -107,6 +106,13 @@ def log(event: Event, level: str = "info", **fields: Any) -> None:
     structlog.get_logger("dicom_node").log(
         logging.getLevelNamesMapping()[level.upper()], event.words, number=event.number, **fields
     )
+
+
+def type_and_place(error: BaseException) -> str:
+    """Where an unexpected error arose, without its message, which may quote what came in."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
 
 
 def configure_logging(level: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
+from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival, Standing, StudyState, Verdict, merge_patient_keys, same_patient
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import associations, events, instances, results, studies
@@ -153,7 +154,8 @@ class ArrivalBook(Database):
         at = arrival.received_at
         everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
         if not same_patient(study.patient_key, arrival.patient_key):
-            move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None)
+            if move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None):
+                log(Event.STUDY_DEAD, "error", study=study.id, reason=TWO_PATIENTS)
             return
         connection.execute(
             studies.update()
@@ -182,3 +184,4 @@ class ArrivalBook(Database):
             lease_until=None,
             partial_reason=None,
         )
+        log(Event.STUDY_REOPENED, study=study.id, revision=revision, state=study.state)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.errors import LostClaim, NodeError, Stopped
-from dicom_node.base.events import Event, log
+from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Claim, Report
 from dicom_node.jobs.batches import Prepared, may_take_more, split
 from dicom_node.jobs.registry import Registry
@@ -149,7 +147,7 @@ class Worker:
         known = isinstance(error, NodeError | PrimaError)
         reason = str(error) if known else f"unexpected {type(error).__name__} (see the log)"
         if not known:
-            log(Event.STUDY_FAILED, "error", study=claim.study_id, error=_where(error))
+            log(Event.STUDY_FAILED, "error", study=claim.study_id, error=type_and_place(error))
         permanent = isinstance(error, PrimaError) or (isinstance(error, NodeError) and not error.retriable)
         if permanent or claim.attempts >= self._max_attempts:
             self._end(claim, Event.STUDY_DEAD, reason, self._registry.finish_dead)
@@ -176,9 +174,3 @@ class Worker:
                 self._registry.renew(self._owner, sorted(self._held), time.time() + LEASE_SECONDS)
             except OperationalError as error:
                 log(Event.JOB_FAILED, "warning", job="leases", error=type(error).__name__)
-
-
-def _where(error: Exception) -> str:
-    """Type and place of an error without its message, which may quote the input."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
