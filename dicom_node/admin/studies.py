@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
 from dicom_node.admin.output import Json, print_json, result, utc
@@ -127,18 +127,24 @@ def _find(registry: Registry, uid: str) -> StudyView:
 
 
 def _table(found: list[StudyView]) -> Table:
-    table = Table("study", "state", "rev", "images", "priority", "findings", "received", "reason", box=None)
+    fixed = [Column(name, no_wrap=True, min_width=width) for name, width in (("study", 16), ("state", 9))]
+    received = Column("received (UTC)", no_wrap=True)
+    table = Table(*fixed, "rev", "images", "priority", received, Column("finding or reason", min_width=20), box=None)
     for item in found:
-        strongest = ", ".join(str(finding["meaning"]) for finding in item.findings[:3])
-        more = f" +{len(item.findings) - 3}" if len(item.findings) > 3 else ""
         table.add_row(
             item.id,
             f"{item.state}{' !' if item.urgent else ''}",
             str(item.revision),
             str(item.instances),
             item.level or "",
-            strongest + more,
-            utc(item.received_at),
-            item.reason or "",
+            (utc(item.received_at) or "")[5:16].replace("T", " "),
+            item.reason or _strongest(item),
         )
     return table
+
+
+def _strongest(study: StudyView) -> str:
+    if not study.findings:
+        return "none" if study.report_uid else ""
+    more = f" (+{len(study.findings) - 1})" if len(study.findings) > 1 else ""
+    return str(study.findings[0]["meaning"]) + more
