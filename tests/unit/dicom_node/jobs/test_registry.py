@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -15,14 +13,9 @@ from dicom_node.jobs.database import migrate, open_engine
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import metadata, studies
 from dicom_node.jobs.transitions import ALLOWED, move
-from support.studies import SR, arrival, new_registry, report
+from support.studies import SR, arrival, report
 
 STUDY = study_id("1.2.3")
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return new_registry(tmp_path)
 
 
 def state(registry: Registry, uid: str = "1.2.3") -> str:
@@ -42,12 +35,13 @@ def run_and_report(registry: Registry, uid: str = "1.2.3", *destinations: str) -
     registry.finish_reported(claim, report(uid, claim.revision), [(d, "sr") for d in destinations], None, 400)
 
 
-def test_migrations_build_exactly_the_declared_tables(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'r.sqlite'}"
-    migrate(url)
-    migrate(url)  # a second time changes nothing
-    with open_engine(url).connect() as connection:
+def test_migrations_build_exactly_the_declared_tables(database_url: str) -> None:
+    migrate(database_url)
+    migrate(database_url)  # a second time changes nothing
+    engine = open_engine(database_url)
+    with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
 
 
 def test_a_study_closes_when_quiet_and_not_before(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""The worker's promises with stages that succeed, fail, lose their claim or are told to stop; the model is a stand-in."""
+"""The worker's promises when stages succeed, fail, lose their claim or are told to stop. The model is a stand-in."""
 
 from __future__ import annotations
 

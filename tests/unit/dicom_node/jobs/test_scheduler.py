@@ -1,0 +1,81 @@
+"""Recurring work: closing, settling, reclaiming; a failing job neither stops nor hides. Compare is a function."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from dicom_node.base.config import Configuration, configuration_from
+from dicom_node.base.types import Verdict
+from dicom_node.jobs import scheduler as scheduling
+from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.scheduler import Housekeeping
+from support.studies import arrival, new_registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return new_registry(tmp_path)
+
+
+def configured(tmp_path: Path) -> Configuration:
+    return configuration_from({"node": {"storage": str(tmp_path)}, "intake": {"stability_seconds": 5}}, tmp_path)
+
+
+def never(*_: Path) -> Verdict:
+    raise AssertionError("nothing to compare")
+
+
+def test_quiet_studies_are_closed(registry: Registry, tmp_path: Path) -> None:
+    registry.record_arrivals([arrival(1)])
+    Housekeeping(configured(tmp_path), registry, never).close_quiet_studies()
+    assert registry.state_counts()["complete"] == 1
+
+
+def test_disputes_are_settled_by_comparing_the_files(registry: Registry, tmp_path: Path) -> None:
+    first, second = arrival(1), arrival(1, content="other")
+    registry.record_arrivals([first, second])
+    asked: list[tuple[Path, Path]] = []
+
+    def compare(existing: Path, other: Path) -> Verdict:
+        asked.append((existing, other))
+        return Verdict.CORRECTION
+
+    configuration = configured(tmp_path)
+    Housekeeping(configuration, registry, compare).settle_disputes()
+    assert asked == [(configuration.node.spool / first.path, configuration.node.spool / second.path)]
+    assert registry.standings(first.study_id) == {"current": 1, "correction": 1}
+
+
+def test_a_study_whose_worker_fell_silent_is_taken_back(registry: Registry, tmp_path: Path) -> None:
+    registry.record_arrivals([arrival(1)])
+    registry.close_quiet(200, 0, 200)
+    registry.claim("w", lease_until=201, at=200)
+    Housekeeping(configured(tmp_path), registry, never).reclaim_lost_studies()
+    assert registry.state_counts()["complete"] == 1
+
+
+def test_a_failing_job_is_logged_and_runs_again(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "SETTLE_SECONDS", 0.05)
+    twice = threading.Semaphore(0)
+
+    def compare(*_: Path) -> Verdict:
+        twice.release()
+        raise OSError("the file is away")
+
+    registry.record_arrivals([arrival(1), arrival(1, content="other")])
+    with capture_logs() as lines:
+        scheduler = Housekeeping(configured(tmp_path), registry, compare).scheduler()
+        scheduler.start()
+        try:
+            assert all(twice.acquire(timeout=60) for _ in range(2))
+        finally:
+            scheduler.shutdown()
+    failures = [line for line in lines if line["number"] == 3011]
+    assert failures
+    assert failures[0]["error"] == "OSError"
