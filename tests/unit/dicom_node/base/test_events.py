@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dicom_node.base.events import Event, configure_logging, log
 def default_logging_afterwards() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+    logging.captureWarnings(False)
 
 
 def test_a_line_is_one_json_object_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:

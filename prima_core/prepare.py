@@ -1,0 +1,93 @@
+"""A study's files → what the model takes: headers, scope check, then one series after the other as volume and patches.
+
+Torch-free, so that the scope of a study is known before anything heavy is loaded. Series are prepared one at a time; of
+a finished one only the kept patches stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prima_core.base.errors import OutOfScope, UnusableSeries
+from prima_core.base.types import PreparedSeries, PreparedStudy, SetAside
+from prima_core.names import series_name
+from prima_core.scope import ScopeSettings, SeriesImages, StudySelection, select_series, too_few
+from prima_core.volume.geometry import Volume, read_volume
+from prima_core.volume.headers import read_headers
+from prima_core.volume.patches import PatchGrid, patch_grid
+from prima_core.volume.selection import kept_patches
+from prima_core.volume.series import LEAST_SLICES, choose_volume
+
+OnProgress = Callable[[int, int], None]
+
+
+def prepare_study(
+    files: Sequence[Path], settings: ScopeSettings | None = None, on_progress: OnProgress | None = None
+) -> PreparedStudy:
+    """All usable series of one study, in the order of their numbers, ready for the tokenizer.
+
+    `on_progress` is told the series done and their total. Raises OutOfScope when the study is not one to read.
+    """
+    settings = settings or ScopeSettings()
+    return prepare_selection(select_series(read_headers(files), settings), settings, on_progress)
+
+
+def prepare_selection(
+    selection: StudySelection, settings: ScopeSettings, on_progress: OnProgress | None = None
+) -> PreparedStudy:
+    """As `prepare_study`, for a study whose scope was checked before."""
+    series: list[PreparedSeries] = []
+    set_aside = list(selection.set_aside)
+    for done, images in enumerate(selection.series, 1):
+        try:
+            series.append(prepare_series(images, settings.max_kept_tokens))
+        except UnusableSeries as error:
+            set_aside.append(SetAside(images.series_instance_uid, str(error)))
+        if on_progress is not None:
+            on_progress(done, len(selection.series))
+    if reason := too_few(len(series), settings.min_series, "series of the head that can be read as volumes"):
+        raise OutOfScope(reason, tuple(set_aside), selection.study_instance_uid)
+    return PreparedStudy(
+        study_instance_uid=selection.study_instance_uid,
+        description=selection.study_description,
+        series=tuple(series),
+        set_aside=tuple(set_aside),
+    )
+
+
+def prepare_series(images: SeriesImages, max_kept_tokens: int) -> PreparedSeries:
+    """One series as its kept patches. Raises UnusableSeries with the reason."""
+    stack = choose_volume(images.images)
+    volume = read_volume(stack)
+    patches, token_ids, thinning = _within_limit(volume, max_kept_tokens)
+    described = stack.slices[0].image
+    return PreparedSeries(
+        series_instance_uid=images.series_instance_uid,
+        name=series_name(described.series_description, described.protocol_name, images.series_instance_uid),
+        patches=patches.gather(np.unique(token_ids)),
+        token_ids=token_ids,
+        coordinates=patches.coordinates(token_ids),
+        thin_axis=volume.thin_axis,
+        tokens_total=len(patches.fill),
+        sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in stack.slices)),
+        notes=(*images.notes, *stack.notes, *thinning),
+    )
+
+
+def _within_limit(volume: Volume, limit: int) -> tuple[PatchGrid, npt.NDArray[np.int64], tuple[str, ...]]:
+    """Patches and kept ids, using every slice, or every second, third … until no more than `limit` are kept."""
+    step, slices = 1, volume.voxels.shape[volume.thin_axis]
+    while True:
+        index = tuple(slice(None, None, step if axis == volume.thin_axis else 1) for axis in range(3))
+        patches = patch_grid(volume.voxels[index], volume.thin_axis)
+        token_ids = kept_patches(patches.fill, patches.grid)
+        if len(token_ids) <= limit:
+            note = f"one slice in {step} of {slices} was used, to keep at most {limit} patches"
+            return patches, token_ids, (note,) if step > 1 else ()
+        step = max(step + 1, step * len(token_ids) // limit)
+        if slices // step < LEAST_SLICES:
+            raise UnusableSeries(f"more than {limit} patches would be kept however few slices are used")

@@ -1,0 +1,164 @@
+"""Slices of one volume → the array that the model reads: 256 × 256 in the slice plane, oriented to LPS.
+
+The direction matrix and the slice distance are computed as ITK computes them for a DICOM series, to the last bit:
+`SimpleITK.Resample` cuts interpolated integers instead of rounding them, so that an ulp in the geometry shows as a unit
+in the voxels. For the same reason the arithmetic starts at the end of the stack that the scanner numbered first; in
+exact arithmetic, after reorientation, the other end would give the same volume.
+"""
+
+# SimpleITK's wrapper carries no annotations.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from prima_core.base.errors import UnusableSeries
+from prima_core.volume.pixels import PixelElement, decode_frames
+from prima_core.volume.series import Slice, SliceStack
+
+IN_PLANE = 256
+MOST_VOXELS = 1 << 28  # 1024 × 1024 × 256
+_Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """voxels: (z, y, x) ascending to superior, posterior, left. thin_axis: 0, 1 or 2, the acquisition's slice axis."""
+
+    voxels: npt.NDArray[Any]
+    thin_axis: int
+
+
+def read_volume(stack: SliceStack) -> Volume:
+    """Decode, rescale, resample and reorient the slices. Raises UnusableSeries when the content is no image."""
+    slices = stack.slices
+    if slices[0].number > slices[-1].number:
+        slices = slices[::-1]
+    voxels = _rescaled_voxels(slices)
+    image = sitk.GetImageFromArray(voxels)
+    del voxels
+    _place(image, slices)
+    orient = sitk.DICOMOrientImageFilter()
+    orient.SetDesiredCoordinateOrientation("LPS")
+    oriented = orient.Execute(_resampled(image))
+    # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
+    thin_axis = 2 - list(orient.GetPermuteOrder()).index(2)
+    return Volume(sitk.GetArrayFromImage(oriented), thin_axis)
+
+
+def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
+    """(slices, rows, columns) after rescale; integer where every slope and intercept is."""
+    frame = slices[0].frame
+    shape = len(slices), frame.rows, frame.columns
+    if math.prod(shape) > MOST_VOXELS:
+        raise UnusableSeries("the volume is larger than any the node reads")
+    dtype = _pixel_type(slices)
+    voxels = np.empty(shape, dtype)
+    for position, plane, stored in _decoded(slices):
+        slope, intercept = plane.frame.slope or 1.0, plane.frame.intercept or 0.0
+        if slope == 1 and intercept == 0:
+            voxels[position] = stored
+        else:
+            with np.errstate(over="ignore"):  # infinite values are refused below
+                voxels[position] = stored.astype(np.float64) * slope + intercept
+    if dtype.kind == "f" and not np.isfinite(voxels).all():
+        raise UnusableSeries("the image holds values that are no numbers")
+    if voxels.min() == voxels.max():
+        raise UnusableSeries("the image is constant")
+    return voxels
+
+
+def _decoded(slices: tuple[Slice, ...]) -> Iterator[tuple[int, Slice, npt.NDArray[Any]]]:
+    """Position in the stack, slice and stored values; each file is opened once and read in its own order."""
+    by_image = sorted(enumerate(slices), key=lambda entry: (str(entry[1].image.path), entry[1].number))
+    for _, entries in groupby(by_image, key=lambda entry: entry[1].image.path):
+        of_frame = {index: list(group) for index, group in groupby(entries, key=lambda entry: entry[1].frame.index)}
+        pixels = _pixels(next(iter(of_frame.values()))[0][1])
+        for planes, stored in zip(of_frame.values(), decode_frames(pixels, list(of_frame)), strict=True):
+            for position, plane in planes:
+                yield position, plane, _tile(stored, plane)
+
+
+def _tile(stored: npt.NDArray[Any], plane: Slice) -> npt.NDArray[Any]:
+    """The slice's own part of a mosaic; the whole frame otherwise."""
+    frame = plane.frame
+    y, x = divmod(frame.tile, frame.grid)
+    return stored[y * frame.rows : (y + 1) * frame.rows, x * frame.columns : (x + 1) * frame.columns]
+
+
+def _pixel_type(slices: tuple[Slice, ...]) -> np.dtype[Any]:
+    """The smallest signed integer that holds all values the headers allow, or float32 where rescale is fractional."""
+    low, high = 0.0, 0.0
+    for plane in slices:
+        slope, intercept = plane.frame.slope or 1.0, plane.frame.intercept or 0.0
+        if slope != int(slope) or intercept != int(intercept):
+            return np.dtype(np.float32)
+        ends = [slope * value + intercept for value in _pixels(plane).stored_range]
+        low, high = min(low, *ends), max(high, *ends)
+    for candidate in (np.int16, np.int32):
+        if np.iinfo(candidate).min <= low and high <= np.iinfo(candidate).max:
+            return np.dtype(candidate)
+    return np.dtype(np.float32)
+
+
+def _pixels(plane: Slice) -> PixelElement:
+    if plane.image.pixels is None:
+        raise UnusableSeries("no pixel data")
+    return plane.image.pixels
+
+
+def _place(image: sitk.Image, slices: tuple[Slice, ...]) -> None:
+    """Set origin, spacing and direction of the stack in patient coordinates."""
+    frame = slices[0].frame
+    first, last = np.array(frame.position), np.array(slices[-1].frame.position)
+    step = last - first
+    row, column, normal = _orthogonal(np.array(frame.orientation))
+    toward = normal if step @ normal > 0 else -normal
+    rows, columns = frame.spacing or (1.0, 1.0)
+    image.SetOrigin(first.tolist())
+    image.SetSpacing((columns, rows, _length(step) / (len(slices) - 1)))
+    image.SetDirection(np.stack([row, column, toward], axis=1).ravel().tolist())
+
+
+def _orthogonal(orientation: _Vector) -> tuple[_Vector, _Vector, _Vector]:
+    """Exactly perpendicular unit vectors of row, column and normal, in ITK's order of operations."""
+    row, column = orientation[:3], orientation[3:]
+    normal = _unit(np.cross(row, column))
+    row = _unit(np.cross(column, normal))
+    return row, np.cross(normal, row), normal
+
+
+def _unit(vector: _Vector) -> _Vector:
+    # Times the reciprocal, not divided: ITK's last bit.
+    return vector * (1 / _length(vector))
+
+
+def _length(vector: _Vector) -> float:
+    # Not numpy's norm, which sums in another order.
+    return math.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
+
+
+def _resampled(image: sitk.Image) -> sitk.Image:
+    """The same volume on 256 × 256 pixels a slice: origin, direction and slices stay, linear interpolation."""
+    columns, rows, slices = image.GetSize()
+    across, down, between = image.GetSpacing()
+    return sitk.Resample(
+        image,
+        (IN_PLANE, IN_PLANE, slices),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        image.GetOrigin(),
+        (columns * across / IN_PLANE, rows * down / IN_PLANE, between),
+        image.GetDirection(),
+        0.0,
+        image.GetPixelID(),
+    )

@@ -1,0 +1,166 @@
+"""DICOM files on disk: the header once, the pixels frame by frame when they are wanted.
+
+The header pass remembers where the pixel data starts, so that decoding needs no second parse and never holds more than
+one frame (PS3.5 section 8 and annex A). All transfer syntaxes for which a pydicom plugin is installed can be decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
+
+from prima_core.base.errors import UnusableSeries
+from prima_core.volume.attributes import MALFORMED
+
+LARGEST_SIDE = 8192
+MOST_FRAMES = 20_000
+_LARGEST_INFLATED = 1 << 30
+_PIXEL_DATA = 0x7FE00010
+_META_PREFIX = 144  # preamble 128, "DICM" 4, File Meta Information Group Length element 12
+_STREAM_START = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC followed by SIZ
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # JPEG SOFn and JPEG-LS SOF55
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """Where the pixel data of a file lies and how it is coded (Image Pixel module, PS3.3 C.7.6.3)."""
+
+    path: Path
+    transfer_syntax: str
+    offset: int  # of the value; in a deflated file, after inflation
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+
+    @property
+    def stored_range(self) -> tuple[int, int]:
+        """Least and greatest stored value that the header allows."""
+        if self.signed:
+            return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
+        return 0, (1 << self.bits_stored) - 1
+
+
+def read_header(path: Path, tags: Sequence[int]) -> tuple[Dataset, str, int | None]:
+    """Parse the wanted tags in front of the pixel data: dataset, transfer syntax, offset of the pixel value or None.
+
+    Raises one of `attributes.MALFORMED` when the file is not DICOM or is damaged.
+    """
+    with path.open("rb") as file:
+        transfer_syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+        if transfer_syntax == DeflatedExplicitVRLittleEndian:
+            stream: BinaryIO = _inflated(file)
+            dataset = read_dataset(stream, False, True, stop_when=_at_pixel_data, specific_tags=list(tags))
+        else:
+            stream = file
+            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(tags))
+        return dataset, transfer_syntax, _value_offset(stream, UID(transfer_syntax))
+
+
+def decode_frames(pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    """Stored values of the frames `indices` (ascending), each (rows, columns), before rescale.
+
+    Raises UnusableSeries when a frame is missing, damaged or of another size than the header says.
+    """
+    try:
+        with pixels.path.open("rb") as file:
+            stream: BinaryIO = file
+            if pixels.transfer_syntax == DeflatedExplicitVRLittleEndian:
+                stream = _inflated(file)
+            stream.seek(pixels.offset)
+            decode = _decode_encapsulated if UID(pixels.transfer_syntax).is_encapsulated else _decode_native
+            yield from decode(stream, pixels, indices)
+    except MALFORMED as error:
+        raise UnusableSeries(f"an image's pixel data cannot be decoded ({type(error).__name__})") from error
+
+
+def _decode_native(stream: BinaryIO, pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    decoder = get_decoder(pixels.transfer_syntax)
+    for frame, _ in decoder.iter_array(stream, indices=indices, raw=True, **_options(pixels, pixels.frames)):
+        yield frame
+
+
+def _decode_encapsulated(stream: BinaryIO, pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    syntax = pixels.transfer_syntax
+    decoder = get_decoder(syntax)
+    # pylibjpeg-rle panics on damaged streams, which no `except Exception` catches; pydicom's own decoder does not.
+    plugin = "pydicom" if syntax == RLELossless else ""
+    wanted, found = set(indices), 0
+    for index, frame in enumerate(generate_frames(stream, number_of_frames=pixels.frames)):
+        if index in wanted:
+            if syntax != RLELossless and codestream_size(frame) != (pixels.rows, pixels.columns):
+                raise ValueError("the coded image has another size than Rows and Columns")
+            options = _options(pixels, 1)
+            yield decoder.as_array(encapsulate([frame]), index=0, raw=True, decoding_plugin=plugin, **options)[0]
+            found += 1
+    if found < len(wanted):
+        raise ValueError("fewer frames than Number of Frames")
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 stream declares; checked before a decoder allocates them."""
+    start = frame.find(_STREAM_START, 0, 4096)
+    if start >= 0:
+        right, bottom, left, top = np.frombuffer(frame, ">u4", count=4, offset=start + 8).tolist()
+        return bottom - top, right - left
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        if frame[at + 1] in _FRAME_MARKERS:
+            rows, columns = np.frombuffer(frame, ">u2", count=2, offset=at + 5).tolist()
+            return rows, columns
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _options(pixels: PixelElement, frames: int) -> dict[str, Any]:
+    return {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "number_of_frames": frames,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": pixels.bits_allocated,
+        "bits_stored": pixels.bits_stored,
+        "pixel_representation": int(pixels.signed),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": "OW",
+    }
+
+
+def _value_offset(stream: BinaryIO, syntax: UID) -> int | None:
+    """Where the Pixel Data value starts if the stream stands at that element (PS3.5 section 7.1)."""
+    head = stream.read(12)
+    group, element = np.frombuffer(head[:4].ljust(4), "<u2" if syntax.is_little_endian else ">u2").tolist()
+    if len(head) < 8 or (group << 16 | element) != _PIXEL_DATA:
+        return None
+    return stream.tell() - len(head) + (8 if syntax.is_implicit_VR else 12)
+
+
+def _inflated(file: BinaryIO) -> io.BytesIO:
+    """The data set of a deflated file, positioned at its start (PS3.5 section A.5). Refuses to inflate without end."""
+    prefix = file.read(_META_PREFIX)
+    file.seek(_META_PREFIX + int.from_bytes(prefix[-4:], "little"))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(file.read(), _LARGEST_INFLATED)
+    if not inflater.eof:
+        raise ValueError("deflated data set is cut or too large")
+    return io.BytesIO(data)
+
+
+def _at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return int(tag) == _PIXEL_DATA

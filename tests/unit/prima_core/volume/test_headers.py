@@ -1,0 +1,186 @@
+"""Reading headers: what is no usable instance, mixtures of studies and patients, repeats, and hostile values."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
+
+from prima_core.base.errors import OutOfScope
+from prima_core.volume.headers import StudyFiles, read_headers
+from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, mr_slices, write, write_series
+
+STUDY = StudyFacts(description="IRM cérébrale")
+
+
+def series(folder: Path, study: StudyFacts = STUDY, number: int = 1) -> list[Path]:
+    return write_series(folder, head_phantom(6, 32, 32), study, SeriesFacts(number=number))
+
+
+def reasons(files: StudyFiles) -> list[str]:
+    return [entry.reason for entry in files.unreadable]
+
+
+def test_a_study_is_identified_and_described(tmp_path: Path) -> None:
+    files = read_headers(series(tmp_path))
+    assert files.study_instance_uid == STUDY.study_uid
+    assert files.study_description == "IRM cérébrale"
+    assert len(files.images) == 6
+    assert all(len(image.frames) == 1 and not image.problem for image in files.images)
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + bytes(range(256)) * 9])
+def test_what_is_not_dicom_is_listed_and_does_no_harm(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / "junk").write_bytes(junk)
+    files = read_headers([tmp_path / "junk", *series(tmp_path)])
+    assert len(files.images) == 6
+    assert len(reasons(files)) == 1
+
+
+def test_nothing_readable_is_out_of_scope(tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(OutOfScope, match="no readable DICOM image") as error:
+        read_headers([tmp_path / "junk", tmp_path / "missing"])
+    assert error.value.set_aside[0].reason == "2 file(s): not a readable DICOM file"
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("value", [None, "", "../../etc/passwd", "1.2.x", "1" * 65])
+def test_missing_or_malformed_uids_make_a_file_unreadable(tmp_path: Path, keyword: str, value: str | None) -> None:
+    paths = series(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = dcmread(paths[0])
+        if value is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, value)
+        ds.save_as(paths[0], enforce_file_format=False)
+    files = read_headers(paths)
+    assert reasons(files) == [f"1 file(s): missing or malformed {keyword}"]
+    assert len(files.images) == 5
+
+
+def test_an_object_without_pixels_says_so(tmp_path: Path) -> None:
+    ds = mr_slices(head_phantom(1, 32, 32), STUDY)[0]
+    del ds.PixelData
+    image = read_headers([write(ds, tmp_path / "a.dcm")]).images[0]
+    assert image.pixels is None
+    assert image.problem == "no pixel data"
+
+
+def test_two_studies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutOfScope, match="more than one Study Instance UID"):
+        read_headers(series(tmp_path / "a") + series(tmp_path / "b", replace(STUDY, study_uid=generate_uid())))
+
+
+@pytest.mark.parametrize("other", [{"patient_id": "X2"}, {"patient_name": "Other^Person"}, {"birth_date": "19990101"}])
+def test_two_patients_under_one_study_are_refused_without_naming_them(tmp_path: Path, other: dict[str, str]) -> None:
+    paths = series(tmp_path / "a") + series(tmp_path / "b", replace(STUDY, **other), number=2)
+    with pytest.raises(OutOfScope, match="two patients") as error:
+        read_headers(paths)
+    assert not any(fact in str(error.value) for fact in (STUDY.patient_id, "Test", "Other", "1970", "1999"))
+
+
+@pytest.mark.parametrize(
+    "same", [{"patient_name": "TEST^PATIENT^^^"}, {"patient_name": ""}, {"birth_date": ""}, {"patient_id": " test0001"}]
+)
+def test_other_spelling_and_missing_facts_are_no_second_patient(tmp_path: Path, same: dict[str, str]) -> None:
+    paths = series(tmp_path / "a") + series(tmp_path / "b", replace(STUDY, **same), number=2)
+    assert len(read_headers(paths).images) == 12
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless, DeflatedExplicitVRLittleEndian])
+def test_the_same_instance_twice_counts_once_in_whatever_coding(tmp_path: Path, syntax: str) -> None:
+    paths = series(tmp_path)
+    again = write(dcmread(paths[0]), tmp_path / "again.dcm", syntax)
+    files = read_headers([*paths, again])
+    assert len(files.images) == 6
+    assert files.conflicts == ()
+
+
+def test_one_uid_for_two_images_is_a_conflict_of_the_series(tmp_path: Path) -> None:
+    paths = series(tmp_path)
+    other = dcmread(paths[0])
+    other.PixelData = np.zeros((32, 32), np.uint16).tobytes()
+    files = read_headers([*paths, write(other, tmp_path / "other.dcm")])
+    assert [conflict.series_instance_uid for conflict in files.conflicts] == [other.SeriesInstanceUID]
+    assert "same SOP Instance UID" in files.conflicts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("attributes", "problem"),
+    [
+        ({"Rows": 0}, "image size"),
+        ({"NumberOfFrames": 10**9}, "image size"),
+        ({"NumberOfFrames": 3}, "several frames"),
+        ({"BitsAllocated": 64}, "pixel values"),
+        ({"BitsStored": 40}, "pixel values"),
+        ({"PixelRepresentation": 7}, "pixel values"),
+    ],
+)
+def test_unreasonable_pixel_descriptions_are_a_problem(
+    tmp_path: Path, attributes: dict[str, Any], problem: str
+) -> None:
+    ds = mr_slices(head_phantom(1, 32, 32), STUDY)[0]
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    assert problem in read_headers([write(ds, tmp_path / "a.dcm")]).images[0].problem
+
+
+@pytest.mark.parametrize(
+    ("age", "birth_date", "years"),
+    [
+        ("054Y", "", 54),
+        ("018M", "", 1.5),
+        ("", "20060103", 17),
+        ("", "20060102", 18),
+        ("", "", None),
+        ("old", "x", None),
+    ],
+)
+def test_age_comes_from_patient_age_or_birth_date(
+    tmp_path: Path, age: str, birth_date: str, years: float | None
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = series(tmp_path, replace(STUDY, age=age, birth_date=birth_date, study_date="20240102"))
+    assert read_headers(paths).images[0].age_years == years
+
+
+def test_a_deflated_file_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_series(tmp_path, head_phantom(6, 64, 64), STUDY, transfer_syntax=DeflatedExplicitVRLittleEndian)
+    monkeypatch.setattr("prima_core.volume.pixels._LARGEST_INFLATED", 4096)
+    with pytest.raises(OutOfScope):
+        read_headers(paths)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_headers_never_raise_anything_else(tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes of a good header overwritten at random: the file is read, or listed, or the folder is out of scope."""
+    good = tmp_path / "good.dcm"
+    if not good.exists():
+        write(mr_slices(head_phantom(1, 32, 32), STUDY)[0], good)
+    damaged = bytearray(good.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(128, len(damaged) - 2049))
+        damaged[at] = data.draw(st.integers(0, 255))
+    bad = tmp_path / "bad.dcm"
+    bad.write_bytes(damaged[: data.draw(st.integers(200, len(damaged)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            files = read_headers([bad])
+        except OutOfScope:
+            return
+    assert all(re.fullmatch(r"[0-9.]{1,64}", image.sop_instance_uid) for image in files.images)
