@@ -1,0 +1,180 @@
+"""StudyResult → one Structured Report in the source study (PS3.3 A.35, PS3.16 TID 1500).
+
+The report is preliminary and unverified, a series of its own, with UIDs that follow from study, revision and device:
+work repeated after a crash writes the same object. It keeps the source's Specific Character Set, because the archive is
+known to take it; only where a text might not come back unchanged is the report written in UTF-8 (ISO_IR 192).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import Comprehensive3DSR, ComprehensiveSR, EnhancedSR
+from pydicom.charset import convert_encodings, encode_string
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName
+
+from dicom_node.base.config import ReportSection
+from dicom_node.base.errors import ReportError
+from dicom_node.base.types import ModelIdentity, StudyResult
+from dicom_node.reporting.codes import LONG_STRING, PRIVATE_SCHEME, long_string, report_code
+from dicom_node.reporting.content import coded, content_tree, derived_uid
+from dicom_node.reporting.source import TYPE_2, Image, Source, decode, legal_uid, read_source
+
+SOP_CLASSES = {"comprehensive_3d": Comprehensive3DSR, "comprehensive": ComprehensiveSR, "enhanced": EnhancedSR}
+UNPROVEN = frozenset({"GBK", "ISO 2022 GBK", "ISO 2022 58"})  # dciodvfy cannot check a text in these
+DELIMITERS = ("\\", "^", "=")
+TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
+
+
+def report_uids(study_instance_uid: str, revision: int, device_uid: str) -> tuple[str, str]:
+    """SOP Instance UID and Series Instance UID of the report of this revision of this study by this device."""
+    parts = (study_instance_uid, str(revision), device_uid)
+    return derived_uid("report", *parts), derived_uid("report series", *parts)
+
+
+def build_report(result: StudyResult, images: Sequence[Path], settings: ReportSection, created_at: datetime) -> Dataset:
+    """The whole document with file meta information, ready to be written.
+
+    images: the files of exactly the instances in `result.sop_instance_uids`; the evidence lists them all, and patient,
+    study and order come from their headers. created_at: written in the source's time zone where that is known.
+    Raises ReportError when no valid report is possible; the message names the attribute, never its value.
+    """
+    source = read_source(images)
+    _check(result, source)
+    sop_uid, series_uid = report_uids(result.study_instance_uid, result.revision, result.model.device_uid)
+    series_count = len({image.series_instance_uid for image in source.images})
+    # every value is checked by now, and pydicom's own validation quotes values in its warnings and its log
+    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
+        document: Dataset = SOP_CLASSES[settings.sop_class](
+            evidence=[_evidence(source.study_instance_uid, image) for image in source.images],
+            content=content_tree(result, settings, len(source.images), series_count),
+            series_instance_uid=series_uid,
+            series_number=settings.series_number,
+            series_description=_series_description(settings, result.model),
+            sop_instance_uid=sop_uid,
+            instance_number=1,
+            manufacturer=long_string(settings.manufacturer),
+            manufacturer_model_name=long_string(result.model.name),
+            device_serial_number=long_string(result.model.bundle_id),
+            software_versions=_software_versions(result.model),
+            institution_name=long_string(settings.institution) or None,
+            is_complete=result.partial_reason is None,
+            requested_procedures=list(source.requests) or None,
+            previous_versions=[_predecessor(result, *uids) for uids in result.predecessors] or None,
+            coding_schemes=[_private_scheme()],
+        )
+        document.DeviceUID = result.model.device_uid
+        if result.partial_reason is not None:
+            document.CompletionFlagDescription = long_string(result.partial_reason)
+        document.update(source.attributes)
+        _date(document, created_at)
+        document.ContributingEquipmentSequence = [_equipment(result, settings)]
+        _set_character_set(document, source.character_set)
+    return document
+
+
+def _check(result: StudyResult, source: Source) -> None:
+    if source.study_instance_uid != result.study_instance_uid:
+        raise ReportError("StudyInstanceUID of the used images is not that of the result")
+    if {image.sop_instance_uid for image in source.images} != set(result.sop_instance_uids):
+        raise ReportError("SOPInstanceUID: the images given are not the images the result was made from")
+    uids = [result.model.device_uid, *(uid for uids in result.predecessors for uid in uids)]
+    if not all(legal_uid(uid) for uid in uids):
+        raise ReportError("a UID of the bundle's device or of an earlier report is not a legal UID")
+
+
+def _evidence(study_instance_uid: str, image: Image) -> Dataset:
+    """What highdicom wants to know of a source image; its patient and study attributes are copied from `Source`."""
+    evidence = Dataset()
+    evidence.StudyInstanceUID = study_instance_uid
+    evidence.SeriesInstanceUID = image.series_instance_uid
+    evidence.SOPInstanceUID = image.sop_instance_uid
+    evidence.SOPClassUID = image.sop_class_uid
+    for keyword in ("PatientName", "PatientID", "AccessionNumber", *TYPE_2):
+        setattr(evidence, keyword, "")
+    return evidence
+
+
+def _predecessor(result: StudyResult, sop_uid: str, series_uid: str, sop_class_uid: str) -> Dataset:
+    predecessor = Dataset()
+    predecessor.StudyInstanceUID = result.study_instance_uid
+    predecessor.SeriesInstanceUID = series_uid
+    predecessor.SOPInstanceUID = sop_uid
+    predecessor.SOPClassUID = sop_class_uid
+    return predecessor
+
+
+def _series_description(settings: ReportSection, model: ModelIdentity) -> str:
+    """The configured words first, so that a rule on their beginning matches marked reports as well."""
+    mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
+    return long_string(settings.series_description[: LONG_STRING - len(mark)] + mark)
+
+
+def _software_versions(model: ModelIdentity) -> list[str]:
+    return [long_string(model.version), f"prima-node {version('prima-node')}"]
+
+
+def _private_scheme() -> CodingSchemeIdentificationItem:
+    return CodingSchemeIdentificationItem(
+        PRIVATE_SCHEME, name="prima-node private concepts", responsible_organization="prima-node"
+    )
+
+
+def _equipment(result: StudyResult, settings: ReportSection) -> Dataset:
+    """The device that made the result (SOP Common Module, PS3.3 C.12.1), found by its UID as IHE AI Results asks."""
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [coded(report_code("processing_equipment"))]
+    equipment.Manufacturer = long_string(settings.manufacturer)
+    equipment.ManufacturerModelName = long_string(result.model.name)
+    equipment.DeviceSerialNumber = long_string(result.model.bundle_id)
+    equipment.SoftwareVersions = _software_versions(result.model)
+    equipment.DeviceUID = result.model.device_uid
+    equipment.ContributionDescription = "AI analysis of the source images"
+    return equipment
+
+
+def _date(document: Dataset, created_at: datetime) -> None:
+    """All times in the source's time zone: (0008,0201) holds for every date and time of an object."""
+    offset = document.get("TimezoneOffsetFromUTC")
+    zone = None
+    if offset:
+        sign = -1 if offset[0] == "-" else 1
+        zone = timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])))
+    local = created_at.astimezone(zone)
+    for prefix in ("InstanceCreation", "Content", "Series"):
+        setattr(document, f"{prefix}Date", local.strftime("%Y%m%d"))
+        setattr(document, f"{prefix}Time", local.strftime("%H%M%S"))
+
+
+def _set_character_set(document: Dataset, character_set: tuple[str, ...]) -> None:
+    texts = [element.value for element in document.iterall() if element.VR in TEXT_VRS]
+    if not UNPROVEN.isdisjoint(character_set) or not all(_survives(text, character_set) for text in texts):
+        character_set = ("ISO_IR 192",)
+    if character_set:
+        document.SpecificCharacterSet = list(character_set)
+
+
+def _splits_wrongly(written: bytes, text: str) -> bool:
+    """Whether a byte of a multi-byte character looks like a delimiter: many readers split before they decode."""
+    return any(written.count(sign.encode()) != text.count(sign) for sign in DELIMITERS)
+
+
+def _survives(value: object, character_set: tuple[str, ...]) -> bool:
+    """Whether this text, written under these terms, reads back as it is."""
+    if isinstance(value, str | PersonName):
+        encodings = convert_encodings(list(character_set))
+        try:
+            is_name = isinstance(value, PersonName)
+            text = str(value)
+            written = PersonName(text).encode(encodings) if is_name else encode_string(text, encodings)
+            return decode(written, character_set) == text and not _splits_wrongly(written, text)
+        except ValueError:
+            return False
+    return all(_survives(part, character_set) for part in value) if isinstance(value, Iterable) else True
