@@ -54,7 +54,7 @@ HEADER_BYTES = 4 << 20  # what a parser may be fed: a sequence of empty items co
 INFLATE_STEP = 1 << 20
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
-#: What pydicom and zlib raise on hostile bytes; found by fuzzing, RecursionError from deeply nested sequences included.
+#: What pydicom raises on hostile bytes (RecursionError, from deep nesting, is a RuntimeError).
 PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -66,12 +66,11 @@ PARSE_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
-    zlib.error,
 )
 
 
 class InvalidUid(NotDicom):
-    """A UID that every instance must have is missing or malformed (PS3.5 9.1)."""
+    """A UID that every instance must have is malformed (PS3.5 9.1)."""
 
 
 class TooLarge(PermanentError):
@@ -97,11 +96,11 @@ class Identity:
 def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> Identity:
     """Read the identity of the data set that starts at the stream's position.
 
-    Raises NotDicom when it cannot be parsed, InvalidUid when a UID is missing or malformed, TooLarge when a deflated
-    data set inflates beyond `max_inflated_bytes`.
+    Raises NotDicom when it cannot be parsed or lacks a UID, InvalidUid when a UID is malformed, TooLarge when a
+    deflated data set inflates beyond `max_inflated_bytes`.
     """
+    header = _header(stream, transfer_syntax_uid, max_inflated_bytes)
     try:
-        header = _header(stream, transfer_syntax_uid, max_inflated_bytes)
         found = read_dataset(
             BytesIO(header),
             is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
@@ -126,7 +125,7 @@ def checked_uid(text: str, name: str) -> str:
     """The UID without padding. Raises InvalidUid unless it is 1 to 64 digits and dots, no component empty."""
     uid = text.rstrip("\0 ")
     if len(uid) > 64 or not UID.fullmatch(uid):
-        raise InvalidUid(f"{name} is missing or malformed")
+        raise InvalidUid(f"{name} is malformed")
     return uid
 
 
@@ -137,12 +136,12 @@ def patient_key(dataset: Dataset) -> str:
     is left out because senders fill it unevenly, and name and birth date tell two hospitals' equal IDs apart.
     """
     encodings = convert_encodings(_text(dataset, SPECIFIC_CHARACTER_SET).split("\\"))
-    name = PersonName(_raw(dataset, PATIENT_NAME).rstrip(b"\0 "), encodings)
-    words = re.split(r"[\^,\s]+", str(name).partition("=")[0])
+    name = str(PersonName(_raw(dataset, PATIENT_NAME).rstrip(b"\0 "), encodings))
+    alphabetic = name.partition("=")[0]
     birth = re.sub(r"\D", "", _text(dataset, PATIENT_BIRTH_DATE))
     parts = (
-        _folded(PersonName(_raw(dataset, PATIENT_ID), encodings).original_string.decode("latin-1")),
-        " ".join([folded for word in words if (folded := _folded(word))][:2]),
+        _folded(_text(dataset, PATIENT_ID)),
+        _folded(" ".join(alphabetic.split("^")[:2])),
         birth if len(birth) == 8 else "",
     )
     return ":".join(hashlib.sha256(part.encode()).hexdigest()[:32] if part else "" for part in parts)
@@ -151,7 +150,10 @@ def patient_key(dataset: Dataset) -> str:
 def _header(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> bytes:
     if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
         return stream.read(HEADER_BYTES)
-    return _inflated_header(stream, max_inflated_bytes)
+    try:
+        return _inflated_header(stream, max_inflated_bytes)
+    except zlib.error:
+        raise NotDicom("data set is not deflated although its transfer syntax says so") from None
 
 
 def _inflated_header(stream: BinaryIO, max_inflated_bytes: int) -> bytes:
@@ -170,7 +172,7 @@ def _inflated_header(stream: BinaryIO, max_inflated_bytes: int) -> bytes:
     if not inflater.eof:
         kept += inflater.flush()[: HEADER_BYTES - len(kept)]
     if not inflater.eof:
-        raise EOFError("deflated data set ends early")
+        raise NotDicom("deflated data set ends early")
     return bytes(kept)
 
 
@@ -186,9 +188,12 @@ def _text(dataset: Dataset, tag: int) -> str:
 
 
 def _uid(dataset: Dataset, tag: int, name: str) -> str:
-    return checked_uid(_raw(dataset, tag).decode("latin-1"), name)
+    text = _text(dataset, tag)
+    if not text:
+        raise NotDicom(f"data set has no {name}")
+    return checked_uid(text, name)
 
 
 def _folded(text: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(plain.replace("\0", " ").casefold().replace("^", " ").split())
+    return " ".join(re.sub(r"[\0,]", " ", plain.casefold()).split())

@@ -1,0 +1,107 @@
+"""What one association may make the node hold: the bounds that pynetdicom leaves to its user."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from io import BytesIO
+from typing import NoReturn
+
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
+from pynetdicom.events import Event as AssociationEvent
+
+MAX_PDU_BYTES = 1 << 20  # far above any A-ASSOCIATE-RQ and the largest P-DATA-TF that intake.max_pdu_bytes can allow
+PDU_SLACK_BYTES = 1024  # some senders count a PDU's length without its headers
+PDU_HEADER = struct.Struct(">BxL")  # PS3.8 9.3.1: type, reserved, length of what follows
+A_ASSOCIATE_RQ = 0x01
+NO_DATA_SET = 0x0101  # PS3.7 9.3.1.1, Command Data Set Type (0000,0800)
+MAX_COMMAND_BYTES = 1 << 16  # a command set is a few hundred bytes (PS3.7 6.3)
+MAX_WAITING_MESSAGES = 2  # no asynchronous operations are negotiated: one at a time (PS3.7 D.3.3.3)
+INVALID_PDU = "Evt19"  # the state machine's "unrecognized or invalid PDU" (PS3.8 9.2.3): ends in an A-ABORT
+
+
+class OversizedDataSet(BytesIO):
+    """Takes the place of a data set that outgrew its bound: the rest is read and forgotten, then refused."""
+
+    def write(self, data: object, /) -> int:
+        """Keep nothing."""
+        return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0
+
+
+class BoundedSocket(socket.socket):
+    """A peer's connection: it begins with an A-ASSOCIATE-RQ, no PDU exceeds the bound, and one that began ends in time.
+
+    Raises OSError out of `recv`, which closes the connection. Relies on pynetdicom reading a PDU's six header bytes by
+    themselves.
+    """
+
+    _header = b""
+    _body = 0
+    _began = False
+    _deadline = 0.0
+    pdu_seconds = 60.0
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Like `socket.recv`, within the bounds."""
+        if not self._header and not self._body:
+            self._deadline = time.monotonic() + self.pdu_seconds
+        self.settimeout(max(0.001, self._deadline - time.monotonic()))
+        data = super().recv(bufsize, flags)
+        if self._body:
+            self._body -= len(data)
+        else:
+            self._begin(data)
+        return data
+
+    def _begin(self, data: bytes) -> None:
+        self._header = self._header + data
+        if len(self._header) < PDU_HEADER.size:
+            return
+        kind, self._body = PDU_HEADER.unpack_from(self._header)
+        self._header = b""
+        if not self._began and kind != A_ASSOCIATE_RQ:
+            self._refuse("connection does not begin with an A-ASSOCIATE-RQ")
+        self._began = True
+        if self._body > MAX_PDU_BYTES + PDU_SLACK_BYTES:
+            self._refuse(f"PDU of {self._body} bytes refused")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        # Nothing more may come: pynetdicom would read on before it acts on the error.
+        self.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError(reason)
+
+
+class Bounds:
+    """Handlers for what arrives within an association."""
+
+    def __init__(self, max_object_bytes: int) -> None:
+        self._max_object_bytes = max_object_bytes
+
+    def on_pdu(self, event: AssociationEvent) -> None:
+        """Before a PDU's fragments are added to the message being received (EVT_PDU_RECV)."""
+        dimse = event.assoc.dimse
+        message = dimse.message
+        waiting = dimse.msg_queue.qsize() > MAX_WAITING_MESSAGES
+        if waiting or (message is not None and message.encoded_command_set.tell() > MAX_COMMAND_BYTES):
+            event.assoc.dul.event_queue.put(INVALID_PDU)
+        elif message is not None and message.data_set is not None and message.data_set.tell() > self._max_object_bytes:
+            message.data_set = OversizedDataSet()
+
+    def on_message(self, event: AssociationEvent) -> None:
+        """Once a message is complete (EVT_DIMSE_RECV): what pynetdicom would leave unanswered ends the association."""
+        if not _answerable(event.message):
+            event.assoc.dul.event_queue.put(INVALID_PDU)
+
+
+def _answerable(message: DIMSEMessage) -> bool:
+    """Whether it is a request of the two services that the node offers, with all that an answer needs."""
+    if isinstance(message, C_ECHO_RQ):
+        return True
+    command = message.command_set
+    return (
+        isinstance(message, C_STORE_RQ)
+        and command.get("CommandDataSetType") != NO_DATA_SET
+        and all(command.get(keyword) for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"))
+        and all(command.get(keyword) is not None for keyword in ("MessageID", "Priority"))
+    )

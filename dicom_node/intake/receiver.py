@@ -1,0 +1,111 @@
+"""The receiving process: listens, stores, records, until told to stop. Never imports torch or MONAI."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+from pynetdicom import AE, _config
+
+from dicom_node.base.config import Configuration
+from dicom_node.base.errors import ConfigurationError, RetriableError
+from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.intake.access import AccessRule
+from dicom_node.intake.association import StorageProvider
+from dicom_node.intake.listener import Listener
+from dicom_node.intake.presentation import supported_contexts
+from dicom_node.intake.reconcile import reconcile
+from dicom_node.intake.registrar import DATABASE_AWAY, Registrar, patiently
+from dicom_node.intake.spool import Spool
+from dicom_node.jobs.registry import Registry
+
+SWEEP_SECONDS = 0.2
+STOP_PATIENCE_SECONDS = 10.0
+CONNECTIONS_PER_ASSOCIATION = 4  # connections that are refused, probes or on their way out, beside the associations
+
+
+class RegistrarEnded(RetriableError):
+    """The thread that writes rows ended; a fresh process rebuilds what it left from the spool."""
+
+
+def run_receiver(
+    configuration: Configuration,
+    registry: Registry,
+    stop: threading.Event,
+    on_listening: Callable[[], None] = lambda: None,
+) -> None:
+    """Receive until `stop` is set, then finish what is being stored, write the rows and return.
+
+    Before it listens it brings spool and registry into agreement, waiting for the database where necessary.
+    on_listening: called once peers are served. Raises ConfigurationError when the port or a peer's address cannot be
+    used, OSError when the spool cannot, RegistrarEnded when rows can no longer be written.
+    """
+    silence_libraries()
+    access = AccessRule(configuration)
+    spool = Spool(configuration.node.spool)
+    spool.prepare()
+    boot_id = uuid.uuid4().hex
+    try:
+        patiently(partial(registry.close_other_boots, boot_id, time.time()), stop)
+        reconcile(spool, registry, configuration.intake.max_object_bytes, stop)
+    except DATABASE_AWAY:
+        return  # told to stop while waiting for the database
+    registrar = Registrar(registry, boot_id)
+    provider = StorageProvider(
+        access, spool, registrar, configuration.intake.max_associations, configuration.intake.max_object_bytes
+    )
+    listener = open_listener(configuration, provider)
+    registrar.start()
+    listener.start()
+    try:
+        on_listening()
+        while not stop.wait(SWEEP_SECONDS):
+            provider.sweep()
+            if not registrar.running:
+                raise RegistrarEnded("rows can no longer be written; the receiver must be started again")
+    finally:
+        listener.stop()
+        provider.abort_all(STOP_PATIENCE_SECONDS)
+        provider.sweep()
+        registrar.stop(STOP_PATIENCE_SECONDS)
+
+
+def open_listener(configuration: Configuration, provider: StorageProvider) -> Listener:
+    """A bound server, not yet serving. Raises ConfigurationError when the address cannot be bound."""
+    intake, node = configuration.intake, configuration.node
+    ae = AE(ae_title=node.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = intake.max_pdu_bytes
+    ae.acse_timeout = intake.acse_timeout_seconds
+    ae.dimse_timeout = intake.dimse_timeout_seconds
+    ae.network_timeout = intake.idle_timeout_seconds
+    max_connections = CONNECTIONS_PER_ASSOCIATION * intake.max_associations
+    # The provider counts associations; pynetdicom would also count probes and refused peers against them.
+    ae.maximum_associations = max_connections
+    ae.supported_contexts = supported_contexts()
+    try:
+        listener = Listener(
+            ae, (node.bind, node.port), node.ae_title, ae.supported_contexts, evt_handlers=provider.handlers()
+        )
+    except OSError as error:
+        raise ConfigurationError(f"node.bind, node.port: cannot listen there ({error.strerror})") from error
+    listener.max_connections = max_connections
+    listener.pdu_seconds = intake.dimse_timeout_seconds
+    return listener
+
+
+def silence_libraries() -> None:
+    """Keep pydicom's and pynetdicom's logs and warnings off every stream: they quote what a sender sent."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    for name in ("pydicom", "pynetdicom"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate = False
+    warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")
+    warnings.filterwarnings("ignore", category=UserWarning)

@@ -1,0 +1,72 @@
+"""Spool and registry brought into agreement, both ways, before the receiver listens.
+
+A file without a row was acknowledged (or nearly) when the receiver died: its row is rebuilt. A row without a file is
+evidence that is gone: it is marked lost. A file that cannot be read any more is moved aside for a person.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from dicom_node.base.errors import NotDicom
+from dicom_node.base.events import Event, log
+from dicom_node.base.types import Arrival
+from dicom_node.intake.registrar import patiently
+from dicom_node.intake.spool import Spool
+from dicom_node.jobs.registry import Registry
+
+GROUP = 500
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """How many rows were rebuilt, how many marked lost, how many files moved aside."""
+
+    recorded: int
+    lost: int
+    unreadable: int
+
+
+def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: threading.Event) -> Reconciliation:
+    """Rebuild and mark rows until spool and registry agree.
+
+    Waits for a database that is away; raises its error once `give_up` is set, OSError when the spool cannot be read.
+    """
+    known = patiently(lambda: set(registry.known_paths()), give_up)
+    present = set(spool.paths())
+    unreadable: list[str] = []
+    recorded = 0
+    for group in _groups(_rebuilt(spool, sorted(present - known), max_object_bytes, unreadable)):
+        patiently(partial(registry.record_arrivals, group), give_up)
+        recorded += len(group)
+    lost = sorted(known - present)
+    if lost:
+        patiently(partial(registry.mark_lost, lost), give_up)
+    done = Reconciliation(recorded, len(lost), len(unreadable))
+    trouble = done.lost or done.unreadable
+    log(
+        Event.SPOOL_RECONCILED,
+        "warning" if trouble else "info",
+        count=done.recorded,
+        reason=f"{done.lost} rows without a file, {done.unreadable} unreadable files moved to .unreadable",
+    )
+    return done
+
+
+def _rebuilt(spool: Spool, paths: Iterable[str], max_object_bytes: int, unreadable: list[str]) -> Iterator[Arrival]:
+    for path in paths:
+        try:
+            yield spool.read(path, max_object_bytes)
+        except NotDicom as error:
+            log(Event.OBJECT_REFUSED, "error", path=path, reason=str(error))
+            spool.set_aside(path)
+            unreadable.append(path)
+
+
+def _groups(arrivals: Iterator[Arrival]) -> Iterator[list[Arrival]]:
+    while group := list(islice(arrivals, GROUP)):
+        yield group

@@ -1,0 +1,151 @@
+"""Rows for durable files: one thread that records arrivals in groups, behind the acknowledgement.
+
+The file is the truth and the row follows: while the database is away rows wait here, and when the process dies they are
+rebuilt from the files. When too many wait, senders are told to come back later.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from dicom_node.base.errors import RetriableError
+from dicom_node.base.events import Event, log
+from dicom_node.base.types import Arrival
+from dicom_node.jobs.registry import Registry
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+GROUP = 500
+MAX_WAITING = 20_000
+
+T = TypeVar("T")
+
+
+class RegistryBehind(RetriableError):
+    """Too many durable objects wait for their row; the sender should try again later."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An association that was accepted."""
+
+    association_id: str
+    calling_ae: str
+    address: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """An association that ended, however."""
+
+    association_id: str
+    at: float
+
+
+def patiently(work: Callable[[], T], give_up: threading.Event) -> T:
+    """Run `work` until the database lets it through; once `give_up` is set, its error is raised."""
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        try:
+            return work()
+        except DATABASE_AWAY as error:
+            # The type alone: the driver's message quotes the statement and its values.
+            log(Event.REGISTRY_BEHIND, "warning", error=type(error).__name__, seconds=wait)
+            if give_up.wait(wait):
+                raise
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+class Registrar:
+    """Takes openings, arrivals and closings from the associations' threads and writes them down in their order.
+
+    An association's closing is written after all its arrivals.
+    """
+
+    def __init__(self, registry: Registry, boot_id: str, max_waiting: int = MAX_WAITING) -> None:
+        self._registry = registry
+        self._boot_id = boot_id
+        self._max_waiting = max_waiting
+        self._queue: queue.SimpleQueue[Opened | Arrival | Closed | None] = queue.SimpleQueue()
+        self._give_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread.start()
+
+    def stop(self, patience_seconds: float = 10.0) -> None:
+        """Write what waits, then end; gives up on a database that stays away, since the files can rebuild the rows."""
+        self._queue.put(None)
+        self._thread.join(patience_seconds)
+        self._give_up.set()
+        self._thread.join()
+
+    @property
+    def running(self) -> bool:
+        """False once the thread ended, on request or by an error in the program."""
+        return self._thread.is_alive()
+
+    def admit(self) -> None:
+        """Ask before an object is written. Raises RegistryBehind when too many rows wait."""
+        if self._queue.qsize() >= self._max_waiting:
+            raise RegistryBehind("the registry is far behind; see whether the database is reachable")
+
+    def put(self, item: Opened | Arrival | Closed) -> None:
+        """Have it written down soon; never blocks. An arrival must be durable in the spool."""
+        self._queue.put(item)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            group = self._next_group()
+            ended = None in group
+            try:
+                self._write(group)
+            except DATABASE_AWAY as error:
+                log(Event.REGISTRY_BEHIND, "error", error=type(error).__name__, count=self._queue.qsize())
+                return
+
+    def _next_group(self) -> list[Opened | Arrival | Closed | None]:
+        group = [self._queue.get()]
+        while len(group) < GROUP and group[-1] is not None and not self._queue.empty():
+            group.append(self._queue.get())
+        return group
+
+    def _write(self, group: Sequence[Opened | Arrival | Closed | None]) -> None:
+        for item in group:
+            if isinstance(item, Opened):
+                self._note(partial(self._open, item))
+        self._record([item for item in group if isinstance(item, Arrival)])
+        for item in group:
+            if isinstance(item, Closed):
+                self._note(partial(self._registry.close_association, item.association_id, item.at))
+
+    def _open(self, item: Opened) -> None:
+        self._registry.open_association(item.association_id, self._boot_id, item.calling_ae, item.address, item.at)
+
+    def _record(self, arrivals: Sequence[Arrival]) -> None:
+        if arrivals and not self._note(partial(self._registry.record_arrivals, arrivals)) and len(arrivals) > 1:
+            # One row the database will not take must not keep the others out; its file stays for the next start.
+            for arrival in arrivals:
+                self._record([arrival])
+
+    def _note(self, work: Callable[[], None]) -> bool:
+        try:
+            patiently(work, self._give_up)
+        except DATABASE_AWAY:
+            raise
+        except SQLAlchemyError as error:
+            log(Event.REGISTRY_BEHIND, "error", error=type(error).__name__)
+            return False
+        return True

@@ -1,0 +1,218 @@
+"""The durable store of received objects: one file each, written once, never decoded, never overwritten.
+
+A file's place is made of digests alone, so that no text from the network becomes a path:
+`<study id>/<digest of the SOP Instance UID>.<digest of the content>.dcm`. Other content under a known UID is therefore
+another file, and the same content is the same file. Each is a complete DICOM file (PS3.10) whose File Meta Information
+carries what its row in the registry needs, so that the registry can be rebuilt from the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from dicom_node.base.errors import DiskFull, NotDicom
+from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.base.types import Arrival, study_id
+from dicom_node.intake.identity import PARSE_ERRORS, Identity, TooLarge, read_identity
+
+INCOMING = ".incoming"
+UNREADABLE = ".unreadable"
+PREAMBLE_BYTES = 132
+GROUP_LENGTH_BYTES = 12  # the element (0002,0000) itself, which its value does not count
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+REMEMBERED_FOLDERS = 10_000
+
+
+def spool_path(study_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
+    """Where an object with this content digest (hexadecimal) belongs, relative to the spool."""
+    key = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:32]
+    return f"{study_id(study_instance_uid)}/{key}.{digest[:32]}.dcm"
+
+
+class Spool:
+    """The folder of received objects. One receiver owns it at a time; anybody may read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._incoming = folder / INCOMING
+        self._unreadable = folder / UNREADABLE
+        self._durable_folders: set[str] = set()
+
+    def prepare(self) -> None:
+        """Make the folders and remove what a killed receiver left half-written. Raises OSError."""
+        for folder in (self.folder, self._incoming, self._unreadable):
+            folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+        _sync_folder(self.folder)
+
+    def write(self, arrival: Arrival, data_set: memoryview | bytes) -> None:
+        """Make the object durable at `arrival.path`: on return, file and folders are on the disk.
+
+        Raises DiskFull; then nothing half-written stays.
+        """
+        final = self.folder / arrival.path
+        temporary = self._incoming / uuid.uuid4().hex
+        try:
+            self._make_folder(final.parent)
+            if not final.exists():
+                _write_file(temporary, encoded_header(arrival), data_set)
+                temporary.rename(final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            _discard(temporary)
+            raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
+
+    def read(self, path: str, max_object_bytes: int) -> Arrival:
+        """The arrival, rebuilt from its file alone.
+
+        Raises NotDicom when the file is damaged or not the spool's own, OSError when the disk does not give it.
+        """
+        file = self.folder / path
+        try:
+            meta = read_file_meta_info(file)
+            note = json.loads(bytes(meta.PrivateInformation).rstrip(b"\0 "))
+            offset = PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
+            with file.open("rb") as stream:
+                arrival = _rebuilt(meta, note, stream, offset, max_object_bytes)
+        except OSError:
+            raise
+        except (*PARSE_ERRORS, TooLarge) as error:
+            raise NotDicom(f"spool file cannot be read ({type(error).__name__})") from None
+        if arrival.path != path or arrival.digest != note["digest"]:
+            raise NotDicom("spool file does not hold what was written")
+        return arrival
+
+    def paths(self) -> Iterator[str]:
+        """All objects' paths, relative to the spool."""
+        for file in self.folder.glob("[!.]*/*.dcm"):
+            yield file.relative_to(self.folder).as_posix()
+
+    def holds(self, path: str) -> bool:
+        """Whether the object's file is there."""
+        return (self.folder / path).is_file()
+
+    def set_aside(self, path: str) -> None:
+        """Move an unreadable file out of the way, for a person to look at. Raises OSError."""
+        (self.folder / path).rename(self._unreadable / f"{uuid.uuid4().hex}.{Path(path).name}")
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.name in self._durable_folders and folder.is_dir():
+            return
+        folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+        _sync_folder(self.folder)
+        if len(self._durable_folders) >= REMEMBERED_FOLDERS:
+            self._durable_folders.clear()
+        self._durable_folders.add(folder.name)
+
+
+def arrival_of(
+    identity: Identity,
+    *,
+    transfer_syntax_uid: str,
+    digest: str,
+    size: int,
+    calling_ae: str,
+    urgent: bool,
+    received_at: float,
+    association_id: str | None,
+) -> Arrival:
+    """What intake knows of one object; size in bytes of its encoded data set."""
+    return Arrival(
+        study_instance_uid=identity.study_instance_uid,
+        series_instance_uid=identity.series_instance_uid,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        patient_key=identity.patient_key,
+        digest=digest,
+        path=spool_path(identity.study_instance_uid, identity.sop_instance_uid, digest),
+        size=size,
+        calling_ae=calling_ae,
+        urgent=urgent,
+        image=identity.image,
+        received_at=received_at,
+        association_id=association_id,
+    )
+
+
+def encoded_header(arrival: Arrival) -> bytes:
+    """Preamble and File Meta Information (PS3.10 7.1), the arrival's circumstances as Private Information."""
+    note = {
+        "received_at": arrival.received_at,
+        "urgent": arrival.urgent,
+        "association_id": arrival.association_id,
+        "digest": arrival.digest,
+    }
+    text = json.dumps(note).encode()
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(arrival.transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta.SourceApplicationEntityTitle = arrival.calling_ae
+    meta.PrivateInformationCreatorUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.PrivateInformation = text + b" " * (len(text) % 2)
+    buffer = DicomBytesIO()
+    buffer.write(bytes(128) + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    return buffer.getvalue()
+
+
+def _rebuilt(
+    meta: FileMetaDataset, note: dict[str, object], stream: BufferedReader, offset: int, max_object_bytes: int
+) -> Arrival:
+    stream.seek(offset)
+    identity = read_identity(stream, str(meta.TransferSyntaxUID), max_object_bytes)
+    stream.seek(offset)
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    association_id = note["association_id"]
+    return arrival_of(
+        identity,
+        transfer_syntax_uid=str(meta.TransferSyntaxUID),
+        digest=digest,
+        size=stream.tell() - offset,
+        calling_ae=str(meta.SourceApplicationEntityTitle),
+        urgent=bool(note["urgent"]),
+        received_at=float(str(note["received_at"])),
+        association_id=None if association_id is None else str(association_id),
+    )
+
+
+def _write_file(path: Path, header: bytes, data_set: memoryview | bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    with open(descriptor, "wb") as file:
+        file.write(header)
+        file.write(data_set)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        # The disk fails altogether; the next start removes what is left in the incoming folder.
+        return

@@ -1,0 +1,81 @@
+"""Bounds of one connection: a PDU's declared length, and the data set that grows too long."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from dicom_node.intake.limits import MAX_PDU_BYTES, BoundedSocket, OversizedDataSet
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, BoundedSocket]]:
+    sender, plain = socket.socketpair()
+    with sender, BoundedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach()) as bounded:
+        yield sender, bounded
+
+
+def read_pdu(bounded: BoundedSocket) -> bytes:
+    """As pynetdicom reads: six bytes, then the rest in pieces."""
+    header = b""
+    while len(header) < 6:
+        header += bounded.recv(6 - len(header))
+    (length,) = struct.unpack(">L", header[2:])
+    body = b""
+    while len(body) < length:
+        body += bounded.recv(min(4096, length - len(body)))
+    return body
+
+
+def test_pdus_pass_unchanged(pair: tuple[socket.socket, BoundedSocket]) -> None:
+    sender, bounded = pair
+    for kind, body in ((1, b"x" * 10_000), (4, b""), (5, b"y")):
+        sender.sendall(struct.pack(">BxL", kind, len(body)) + body)
+        assert read_pdu(bounded) == body
+
+
+@pytest.mark.parametrize("length", [MAX_PDU_BYTES * 2, 0xFFFFFFFF])
+def test_a_pdu_that_declares_too_much_is_refused_before_it_is_read(
+    pair: tuple[socket.socket, BoundedSocket], length: int
+) -> None:
+    sender, bounded = pair
+    sender.sendall(struct.pack(">BxL", 1, length))
+    with pytest.raises(OSError, match="refused"):
+        read_pdu(bounded)
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00\x01", bytes(6)])
+def test_what_does_not_begin_as_an_association_is_refused(
+    pair: tuple[socket.socket, BoundedSocket], start: bytes
+) -> None:
+    sender, bounded = pair
+    sender.sendall(start)
+    with pytest.raises(OSError, match="A-ASSOCIATE-RQ"):
+        read_pdu(bounded)
+
+
+def test_a_header_that_comes_in_pieces_is_understood(pair: tuple[socket.socket, BoundedSocket]) -> None:
+    sender, bounded = pair
+    header = struct.pack(">BxL", 1, 3)
+    sender.sendall(header[:2])
+    first = bounded.recv(6)
+    sender.sendall(header[2:] + b"abc")
+    assert first + bounded.recv(4) == header
+    assert bounded.recv(3) == b"abc"
+
+
+def test_a_pdu_that_began_must_end_in_time(pair: tuple[socket.socket, BoundedSocket]) -> None:
+    sender, bounded = pair
+    bounded.pdu_seconds = 0.05
+    sender.sendall(struct.pack(">BxL", 1, 100) + b"only this")
+    with pytest.raises(TimeoutError):
+        read_pdu(bounded)
+
+
+def test_an_oversized_data_set_keeps_nothing() -> None:
+    sink = OversizedDataSet()
+    assert sink.write(b"x" * 1000) == 1000
+    assert sink.getvalue() == b""
