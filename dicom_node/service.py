@@ -17,15 +17,16 @@ from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.console.http import Console
-from dicom_node.intake.content import compare
+from dicom_node.intake.apart import compare_apart
 from dicom_node.intake.receiver import run_receiver
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.sending.outbox import Outbox
 from dicom_node.sending.storescu import store
-from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
-from prima_core.bundle import read_manifest
+from dicom_node.supervisor import only_one, stop_on_signals, stop_with_supervisor, supervise
+from prima_core.base.errors import BundleError
+from prima_core.bundle import BundleManifest, read_manifest
 
 BEAT_SECONDS = 5.0
 
@@ -33,18 +34,31 @@ BEAT_SECONDS = 5.0
 def serve(configuration: Configuration, config_file: Path) -> None:
     """Run the whole node until it is told to stop.
 
-    Raises ConfigurationError when it cannot start: no bundle, a port in use, another node on the same storage.
+    Raises ConfigurationError when it cannot start: no bundle or an altered one, a port in use, another node on the same
+    storage. Weights and ports are checked by the processes that use them, so that no start pays for that twice.
     """
-    if configuration.model.bundle is None:
+    if configured_bundle(configuration) is None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
-    read_manifest(configuration.model.bundle)
-    configuration.node.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
-    migrate(configuration.node.database_url)
-    supervise(configuration, config_file)
+    with only_one(configuration.node.storage) as lock:
+        migrate(configuration.node.database_url)
+        supervise(configuration, config_file, lock)
+
+
+def configured_bundle(configuration: Configuration) -> BundleManifest | None:
+    """The manifest of the bundle that the file names, if it names one. Raises ConfigurationError."""
+    if configuration.model.bundle is None:
+        return None
+    try:
+        return read_manifest(configuration.model.bundle)
+    except BundleError as error:
+        raise ConfigurationError(f"model.bundle: {error}") from error
 
 
 def run_process(role: str, configuration: Configuration) -> None:
     """Run one process of the node until its supervisor stops it or is gone."""
+    threading.excepthook = lambda crash: log(
+        Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(crash.exc_value or crash.exc_type())
+    )
     stop = stop_on_signals()
     stop_with_supervisor(stop)
     registry = Registry(configuration.node.database_url)
@@ -93,8 +107,7 @@ class Heartbeat:
 
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
-    beat.say("ready")
-    run_receiver(configuration, registry, stop)
+    run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"))
 
 
 def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
@@ -103,7 +116,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     names = [destination.name for destination in configuration.destinations]
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")
     console = Console(configuration, registry)
-    scheduler = Housekeeping(configuration, registry, compare).scheduler()
+    scheduler = Housekeeping(configuration, registry, compare_apart).scheduler()
     console.start()
     scheduler.start()
     beat.say("ready")

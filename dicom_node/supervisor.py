@@ -2,7 +2,8 @@
 
 Receiver, worker and scheduler are processes of their own so that inference never slows an association down and any of
 them may be killed at any moment. A child stops when it is told to (SIGTERM) or when its supervisor is gone (its
-standard input, a pipe that only the supervisor holds open, ends).
+standard input, a pipe that only the supervisor holds open, ends). Children hold the storage's lock as well, so that a
+new node begins only when the last process of the one before is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from dicom_node.base.config import Configuration
@@ -28,21 +30,28 @@ FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 STOP_SECONDS = 60.0
+TAKEOVER_SECONDS = 20.0  # what the children of a supervisor that died may take to stop
+WRONG_CONFIGURATION = 2  # exit status of a process whose configuration keeps it from starting
 
 
 class Child:
     """One role's process and the wait before its next start."""
 
-    def __init__(self, role: str, command: list[str]) -> None:
+    def __init__(self, role: str, command: list[str], lock: int) -> None:
         self.role = role
         self._command = command
+        self._lock = lock
+        self._starts = 0
         self._wait = FIRST_RESTART_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._start_at = 0.0
 
     def ensure_running(self) -> None:
-        """Start the process, or restart it once its back-off is over."""
+        """Start the process, or restart it once its back-off is over.
+
+        Raises ConfigurationError when its configuration kept it from starting at all: another start ends the same way.
+        """
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -67,7 +76,10 @@ class Child:
             self._process.wait()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - our own interpreter and arguments
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            self._command, stdin=subprocess.PIPE, pass_fds=[self._lock]
+        )
+        self._starts += 1
         self._started = time.monotonic()
         log(Event.PROCESS_STARTED, process=self.role, pid=self._process.pid)
 
@@ -78,21 +90,25 @@ class Child:
         self._start_at = time.monotonic() + self._wait
         log(Event.PROCESS_ENDED, "error", process=self.role, status=code, seconds=self._wait)
         self._wait = min(self._wait * 2, LONGEST_RESTART_SECONDS)
+        if code == WRONG_CONFIGURATION and self._starts == 1:
+            raise ConfigurationError(f"the {self.role} cannot start with this configuration; it says why above")
 
 
-def supervise(configuration: Configuration, config_file: Path) -> None:
-    """Run the node until SIGTERM or SIGINT. Raises ConfigurationError when another node runs on this storage."""
+def supervise(configuration: Configuration, config_file: Path, lock: int) -> None:
+    """Run the node until SIGTERM or SIGINT. lock: descriptor of the storage's lock, see `only_one`.
+
+    Raises ConfigurationError when a process refuses to start with this configuration; the others are stopped then.
+    """
     stop = stop_on_signals()
-    with _only_one(configuration.node.storage):
-        children = [
-            Child(role, [sys.executable, "-m", "dicom_node", "run", role, "--config", str(config_file)])
-            for role in ROLES
-        ]
-        log(Event.NODE_STARTED, pid=os.getpid(), port=configuration.node.port)
+    command = [sys.executable, "-m", "dicom_node", "run"]
+    children = [Child(role, [*command, role, "--config", str(config_file)], lock) for role in ROLES]
+    log(Event.NODE_STARTED, pid=os.getpid(), port=configuration.node.port)
+    try:
         while not stop.is_set():
             for child in children:
                 child.ensure_running()
             stop.wait(POLL_SECONDS)
+    finally:
         log(Event.NODE_STOPPING)
         for child in children:
             child.stop()
@@ -104,8 +120,10 @@ def supervise(configuration: Configuration, config_file: Path) -> None:
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
+    # In a thread of its own: the signal may interrupt the main thread inside this very event's lock.
+    setter = partial(threading.Thread, target=stop.set, name="stop")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: setter().start())
     return stop
 
 
@@ -121,11 +139,24 @@ def stop_with_supervisor(stop: threading.Event) -> None:
 
 
 @contextmanager
-def _only_one(storage: Path) -> Iterator[None]:
+def only_one(storage: Path) -> Iterator[int]:
+    """Hold the storage's lock; gives its descriptor, which children inherit.
+
+    Waits for what is left of a node whose supervisor died. Raises ConfigurationError when another node keeps running.
+    """
     storage.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (storage / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"node.storage: another node already runs on {storage}") from error
-        yield
+        patience = time.monotonic() + TAKEOVER_SECONDS
+        while not _locked(lock.fileno()):
+            if time.monotonic() > patience:
+                raise ConfigurationError(f"node.storage: another node already runs on {storage}")
+            time.sleep(POLL_SECONDS)
+        yield lock.fileno()
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,7 +7,7 @@ import typer
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile
 from dicom_node.admin.output import Json, print_json, result
 from dicom_node.base.config import load_configuration
-from prima_core.bundle import read_manifest
+from dicom_node.service import configured_bundle
 
 app = typer.Typer(help="Check and show the configuration.")
 
@@ -16,10 +16,8 @@ app = typer.Typer(help="Check and show the configuration.")
 def check(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Check the file and the model bundle it names; exit code 2 and the key's name when something is wrong."""
     loaded = load_configuration(config)
-    bundle = None
-    if loaded.model.bundle is not None:
-        manifest = read_manifest(loaded.model.bundle)
-        bundle = {"id": manifest.id, "training_state": manifest.training_state}
+    manifest = configured_bundle(loaded)
+    bundle = {"id": manifest.id, "training_state": manifest.training_state} if manifest else None
     if json:
         print_json({"ok": True, "config": str(config), "digest": loaded.digest, "bundle": bundle})
     else:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.errors import ConfigurationError
 from dicom_node.console.metrics import NodeMetrics
 from dicom_node.jobs.registry import Registry
 
@@ -33,7 +34,10 @@ class _Handler(WSGIRequestHandler):
 
 
 class Console:
-    """Serves while started; `port` is the port it listens on."""
+    """Serves while started; `port` is the port it listens on.
+
+    Raises ConfigurationError on construction when the address cannot be used.
+    """
 
     def __init__(self, configuration: Configuration, registry: Registry) -> None:
         self._registry = registry
@@ -41,7 +45,11 @@ class Console:
         metrics.register(NodeMetrics(registry, configuration.node.storage))
         self._metrics = make_wsgi_app(metrics)
         node = configuration.node
-        self._server = make_server(node.http_bind, node.http_port, self._answer, _Server, _Handler)
+        try:
+            self._server = make_server(node.http_bind, node.http_port, self._answer, _Server, _Handler)
+        except OSError as error:
+            words = f"node.http_bind, node.http_port: cannot listen there ({error.strerror})"
+            raise ConfigurationError(words) from error
         self.port = self._server.server_port
 
     def start(self) -> None:
@@ -56,7 +64,8 @@ class Console:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            return self._metrics(environ, start_response)
+            scrape: Iterable[bytes] = self._metrics(environ, start_response)
+            return scrape
         if path == "/healthz":
             return self._health(start_response)
         start_response("404 Not Found", [("Content-Type", "text/plain")])

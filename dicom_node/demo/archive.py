@@ -12,6 +12,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
+from dicom_node.demo.ports import free_ports
 
 AE_TITLE = "DEMOPACS"
 
@@ -28,9 +29,9 @@ class Archive:
 
     def __enter__(self) -> Archive:
         self._folder.mkdir(parents=True, exist_ok=True)
-        handlers = [(evt.EVT_C_STORE, self._keep)]
-        self._server = self._entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-        self.port: int = self._server.socket.getsockname()[1]
+        handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, self._keep)]
+        [self.port] = free_ports(1)
+        self._entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         return self
 
     def __exit__(self, *_: object) -> None:

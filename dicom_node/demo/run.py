@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from dicom_node.base.config import Configuration, load_configuration
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.types import StudyState
 from dicom_node.demo.archive import AE_TITLE, Archive, forward
+from dicom_node.demo.ports import free_ports
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
 
@@ -127,18 +127,6 @@ port = {self._archive.port}
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGTERM)
         self._process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback TCP ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _demo_bundle(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.pixels.utils import iter_pixels
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DSdecimal, DSfloat
 
 from dicom_node.base.types import Verdict, same_patient
@@ -137,7 +137,9 @@ def _frames(dataset: Dataset, path: Path) -> Iterator[npt.NDArray[Any]]:
         raise ValueError("image is too large to be compared")
     # From a path one frame at a time is read; pydicom cannot do that inside a deflated data set.
     deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
-    return iter_pixels(dcmread(path) if deflated else path, raw=True)
+    # pylibjpeg-rle panics on damaged streams in a way that no `except Exception` catches.
+    plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+    return iter_pixels(dcmread(path) if deflated else path, raw=True, decoding_plugin=plugin)
 
 
 def _plain_attribute(dataset: Dataset, keyword: str) -> Any:

@@ -135,6 +135,8 @@ class ArrivalBook(Database):
                     study_id=arrival.study_id, at=arrival.received_at, revision=1, to_state=StudyState.RECEIVING
                 )
             )
+        # From here on one receiver at a time: two must not both find that they are the first with an instance.
+        connection.execute(sa.select(studies.c.id).where(studies.c.id == arrival.study_id).with_for_update())
 
     def _standing(self, connection: sa.Connection, arrival: Arrival) -> Standing:
         same_uid = connection.execute(
@@ -150,7 +152,7 @@ class ArrivalBook(Database):
         return Standing.CURRENT if arrival.image else Standing.OTHER
 
     def _feed_study(self, connection: sa.Connection, arrival: Arrival) -> None:
-        study = connection.execute(sa.select(studies).where(studies.c.id == arrival.study_id).with_for_update()).one()
+        study = connection.execute(sa.select(studies).where(studies.c.id == arrival.study_id)).one()
         at = arrival.received_at
         everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
         if not same_patient(study.patient_key, arrival.patient_key):

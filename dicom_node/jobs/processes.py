@@ -26,17 +26,11 @@ class ProcessBook(Database):
 
     def beat(self, name: str, pid: int, status: str, at: float) -> None:
         """Say that the process lives and what it does."""
+        row = self._insert(processes).values(name=name, pid=pid, started_at=at, beat_at=at, status=status)
+        started_at = sa.case((processes.c.pid == pid, processes.c.started_at), else_=at)
+        changes = {"pid": pid, "started_at": started_at, "beat_at": at, "status": status}
         with self._write() as connection:
-            changed = connection.execute(
-                processes.update()
-                .where(processes.c.name == name, processes.c.pid == pid)
-                .values(beat_at=at, status=status)
-            )
-            if not changed.rowcount:
-                connection.execute(processes.delete().where(processes.c.name == name))
-                connection.execute(
-                    processes.insert().values(name=name, pid=pid, started_at=at, beat_at=at, status=status)
-                )
+            connection.execute(row.on_conflict_do_update(index_elements=[processes.c.name], set_=changes))
 
     def processes(self) -> list[ProcessView]:
         """All processes that ever beat, by name."""

@@ -39,6 +39,7 @@ class StudyQueue(Database):
             ~disputed,
             sa.or_(quiet, studies.c.opened_at <= opened_before),
         )
+        query = query.order_by(studies.c.id)  # the order in which arrivals lock studies: no waiting in a circle
         closed: list[tuple[str, str | None]] = []
         with self._write() as connection:
             for study, is_quiet in connection.execute(query).all():
@@ -242,20 +243,22 @@ class StudyQueue(Database):
 
     def _requeue(self, whose: sa.ColumnElement[bool], at: float, *, counts: bool, max_attempts: int = 0) -> list[str]:
         query = sa.select(studies.c.id, studies.c.attempts).where(studies.c.state == StudyState.RUNNING, whose)
+        query = query.order_by(studies.c.id)
         with self._write() as connection:
             returned = []
             for study, attempts in connection.execute(query).all():
                 exhausted = counts and attempts >= max_attempts
-                move(
+                if move(
                     connection,
                     study,
                     [StudyState.RUNNING],
                     StudyState.DEAD if exhausted else StudyState.COMPLETE,
                     at,
                     reason=WORKER_DIED if exhausted else "given back by its worker",
+                    guard=whose,
                     owner=None,
                     lease_until=None,
                     attempts=attempts if counts else attempts - 1,
-                )
-                returned.append(study)
+                ):
+                    returned.append(study)
         return returned

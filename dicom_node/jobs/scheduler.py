@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -14,7 +14,8 @@ from dicom_node.base.events import Event, log
 from dicom_node.base.types import Verdict
 from dicom_node.jobs.registry import Registry
 
-Compare = Callable[[Path, Path], Verdict]
+# Verdicts of the first pairs, in order; None where a file could not be read now.
+Compare = Callable[[Sequence[tuple[Path, Path]]], Sequence[Verdict | None]]
 CLOSE_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 RECLAIM_SECONDS = 5.0
@@ -50,8 +51,13 @@ class Housekeeping:
     def settle_disputes(self) -> None:
         """Compare objects that share a SOP Instance UID but not their bytes."""
         spool = self._configuration.node.spool
-        for path, first in self._registry.disputed():
-            verdict = self._compare(spool / first, spool / path)
+        disputed = self._registry.disputed()
+        if not disputed:
+            return
+        verdicts = self._compare([(spool / first, spool / path) for path, first in disputed])
+        for (path, _), verdict in zip(disputed, verdicts, strict=False):
+            if verdict is None:
+                continue
             self._registry.settle(path, verdict)
             level = "warning" if verdict is Verdict.QUARANTINED else "info"
             log(Event.OBJECT_SETTLED, level, reason=verdict.value, path=path)

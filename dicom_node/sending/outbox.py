@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.config import Configuration, Destination
-from dicom_node.base.errors import LostClaim, NodeError
-from dicom_node.base.events import Event, log
+from dicom_node.base.errors import LostClaim, NodeError, RetriableError
+from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Delivery
 from dicom_node.jobs.registry import Registry
 
@@ -69,6 +69,9 @@ class Outbox:
             self._send(path, destination, self._configuration.node.ae_title)
         except NodeError as error:
             self._note_failure(delivery, destination, error)
+        except Exception as error:  # noqa: BLE001 - the peer's edge: a fault must not end this destination's thread
+            log(Event.JOB_FAILED, "error", job="outbox", error=type_and_place(error))
+            self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
             complete = self._registry.delivered(delivery, time.time())
             log(Event.DELIVERY_DONE, study=delivery.study_id, destination=destination.name, attempts=delivery.attempts)

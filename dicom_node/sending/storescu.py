@@ -31,13 +31,18 @@ def store(path: Path, destination: Destination, calling_ae: str) -> None:
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_seconds
     entity.connection_timeout = destination.timeout_seconds
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    try:
+        association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
+        raise PeerUnreachable(f"the host name is not known now ({error.strerror})") from error
     if not association.is_established:
         raise _not_established(association)
     try:
         status = association.send_c_store(dataset)
     except ValueError as error:
         raise PeerRefused("the peer does not accept this SOP class or transfer syntax") from error
+    except RuntimeError as error:  # pynetdicom's word for an association that ended since
+        raise PeerUnreachable("the peer ended the association before the object was sent") from error
     finally:
         association.release()
     _judge(status.Status if "Status" in status else None)

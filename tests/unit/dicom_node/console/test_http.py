@@ -14,7 +14,7 @@ import pytest
 
 from dicom_node.base.config import configuration_from
 from dicom_node.console.http import EXPECTED, Console, health_problems
-from dicom_node.demo.run import free_ports
+from dicom_node.demo.ports import free_ports
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, new_registry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def configured(tmp_path: Path) -> Configuration:
     return configuration_from({"node": {"storage": str(tmp_path)}, "intake": {"stability_seconds": 5}}, tmp_path)
 
 
-def never(*_: Path) -> Verdict:
+def never(_: object) -> list[Verdict | None]:
     raise AssertionError("nothing to compare")
 
 
@@ -40,9 +41,9 @@ def test_disputes_are_settled_by_comparing_the_files(registry: Registry, tmp_pat
     registry.record_arrivals([first, second])
     asked: list[tuple[Path, Path]] = []
 
-    def compare(existing: Path, other: Path) -> Verdict:
-        asked.append((existing, other))
-        return Verdict.CORRECTION
+    def compare(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
+        asked.extend(pairs)
+        return [Verdict.CORRECTION]
 
     configuration = configured(tmp_path)
     Housekeeping(configuration, registry, compare).settle_disputes()
@@ -64,7 +65,7 @@ def test_a_failing_job_is_logged_and_runs_again(
     monkeypatch.setattr(scheduling, "SETTLE_SECONDS", 0.05)
     twice = threading.Semaphore(0)
 
-    def compare(*_: Path) -> Verdict:
+    def compare(_: object) -> list[Verdict | None]:
         twice.release()
         raise OSError("the file is away")
 

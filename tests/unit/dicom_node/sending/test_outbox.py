@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.base.config import Configuration, Destination, configuration_from
-from dicom_node.base.errors import NodeError, PeerRefused, PeerUnreachable
+from dicom_node.base.errors import PeerRefused, PeerUnreachable
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, back_off
 from support.studies import arrival, new_registry, report
@@ -36,7 +36,7 @@ def configured(tmp_path: Path, **changes: object) -> Configuration:
 class Peers:
     """Destinations that fail as told and otherwise note what they got."""
 
-    def __init__(self, **errors: NodeError) -> None:
+    def __init__(self, **errors: Exception) -> None:
         self.errors = errors
         self.got: list[tuple[str, str]] = []
 
@@ -84,6 +84,14 @@ def test_a_refusal_is_set_aside_for_a_person(registry: Registry, tmp_path: Path)
     assert outbox.deliver_next(configuration.destinations[0])
     assert not outbox.deliver_next(configuration.destinations[0])
     assert deliveries(registry)["a"] == ("set_aside", 1, "not this class")
+
+
+def test_an_error_nobody_thought_of_does_not_end_the_sending(registry: Registry, tmp_path: Path) -> None:
+    configuration = configured(tmp_path)
+    peers = Peers(a=ZeroDivisionError("PatientName"))
+    outbox = Outbox(configuration, registry, peers, "o")
+    assert outbox.deliver_next(configuration.destinations[0])
+    assert deliveries(registry)["a"] == ("pending", 1, "unexpected ZeroDivisionError")
 
 
 def test_a_dead_destination_does_not_hold_up_another(registry: Registry, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pynetdicom import AE, evt
 
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError
-from dicom_node.demo.run import free_ports
+from dicom_node.demo.ports import free_ports
 from dicom_node.sending.storescu import store
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -93,6 +93,25 @@ def test_a_peer_that_is_down_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(PeerUnreachable) as error:
         store(document(tmp_path), destination(port), "PRIMA")
     assert error.value.retriable
+
+
+def test_a_host_name_that_cannot_be_resolved_is_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(PeerUnreachable, match="host name"):
+        store(document(tmp_path), destination(104, host="no-such-host.invalid"), "PRIMA")
+
+
+@pytest.mark.parametrize("event", [evt.EVT_ACCEPTED, evt.EVT_ESTABLISHED])
+def test_a_peer_that_aborts_at_any_moment_is_tried_again(tmp_path: Path, event: evt.NotificationEvent) -> None:
+    entity = AE(ae_title="PACS")
+    entity.add_supported_context(COMPREHENSIVE_3D_SR)
+    handlers = [(event, lambda happening: happening.assoc.abort())]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        for _ in range(5):
+            with pytest.raises(PeerUnreachable):
+                store(document(tmp_path), destination(server.socket.getsockname()[1]), "PRIMA")
+    finally:
+        server.shutdown()
 
 
 def test_a_wrong_ae_title_needs_a_person(peer: Peer, tmp_path: Path) -> None:

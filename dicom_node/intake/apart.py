@@ -1,0 +1,50 @@
+"""Compares disputed objects in a process of its own: a decoder that hostile pixels crash takes nothing else along.
+
+`python -m dicom_node.intake.apart` reads pairs of paths, one JSON list a line, and answers each with a verdict's line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dicom_node.base.types import Verdict
+from dicom_node.intake.content import compare
+
+UNREADABLE = "unreadable"
+PATIENCE_SECONDS = 600.0
+
+
+def compare_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
+    """Verdicts of the first pairs, in order; None where the disk did not give a file, to be tried again.
+
+    A pair on which the process dies or hangs is quarantined, and nothing is said of those after it.
+    """
+    questions = "".join(json.dumps([str(first), str(second)]) + "\n" for first, second in pairs)
+    command = [sys.executable, "-m", "dicom_node.intake.apart"]
+    try:
+        answer = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, input=questions, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS, check=False
+        ).stdout
+    except subprocess.TimeoutExpired as error:
+        answer = (error.stdout or b"").decode()
+    verdicts = [None if line == UNREADABLE else Verdict(line) for line in answer.split("\n")[:-1]]
+    return verdicts if len(verdicts) == len(pairs) else [*verdicts, Verdict.QUARANTINED]
+
+
+def main() -> None:
+    """Answer every line of standard input."""
+    for line in sys.stdin:
+        first, second = json.loads(line)
+        try:
+            verdict: str = compare(Path(first), Path(second))
+        except OSError:
+            verdict = UNREADABLE
+        print(verdict, flush=True)
+
+
+if __name__ == "__main__":
+    main()
