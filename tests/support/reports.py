@@ -76,15 +76,20 @@ def _element(tag: int, value: Any) -> bytes:
 
 def validate(document: Dataset, folder: Path) -> Path:
     """Write the document, see that `dciodvfy -new` has no Error line and that `dsrdump` reads it; returns the file."""
-    dciodvfy = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
-    assert dciodvfy, "dciodvfy is missing: install the test extra (dicom3tools)"
     path = write_report(document, folder / "outgoing")
-    verdict = subprocess.run([dciodvfy, "-new", str(path)], capture_output=True, check=False)
-    lines = verdict.stderr.decode(errors="replace").splitlines()
-    assert not [line for line in lines if line.startswith("Error")]
-    assert verdict.returncode == 0
+    assert errors_of(path) == []
     dump(path)
     return path
+
+
+def errors_of(path: Path) -> list[str]:
+    """The errors that `dciodvfy -new` finds in a file."""
+    dciodvfy = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+    assert dciodvfy, "dciodvfy is missing: install the test extra (dicom3tools)"
+    verdict = subprocess.run([dciodvfy, "-new", str(path)], capture_output=True, check=False)
+    errors = [line for line in verdict.stderr.decode(errors="replace").splitlines() if line.startswith("Error")]
+    assert bool(errors) == bool(verdict.returncode)
+    return errors
 
 
 def dump(path: Path) -> str:
