@@ -59,8 +59,8 @@ def run_process(role: str, configuration: Configuration) -> None:
     threading.excepthook = lambda crash: log(
         Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(crash.exc_value or crash.exc_type())
     )
-    stop = stop_on_signals()
-    stop_with_supervisor(stop)
+    stop = threading.Event()
+    stop_with_supervisor()
     registry = Registry(configuration.node.database_url)
     beat = Heartbeat(registry, role, stop)
     roles: dict[str, Callable[[Configuration, Registry, Heartbeat, threading.Event], None]] = {
@@ -107,10 +107,12 @@ class Heartbeat:
 
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
+    stop_on_signals(stop)
     run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"))
 
 
 def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
+    stop_on_signals(stop)
     kind = f"{_node_key(configuration)}-outbox-"
     registry.return_deliveries(kind)
     names = [destination.name for destination in configuration.destinations]
@@ -129,9 +131,13 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
 
 
 def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
-    from dicom_node.stages import run_worker
+    from dicom_node.stages import load_worker
 
-    run_worker(configuration, registry, stop, owner_kind=f"{_node_key(configuration)}-worker-", say=beat.say)
+    beat.say("loading the model")
+    worker = load_worker(configuration, registry, stop, owner_kind=f"{_node_key(configuration)}-worker-")
+    stop_on_signals(stop)  # only now: while it loads there is nothing to finish, and it may take long
+    beat.say("ready")
+    worker.run(stop)
 
 
 def _node_key(configuration: Configuration) -> str:

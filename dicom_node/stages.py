@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -130,14 +130,8 @@ class StudyStages:
             raise Stopped("the node stops")
 
 
-def run_worker(
-    configuration: Configuration,
-    registry: Registry,
-    stop: threading.Event,
-    owner_kind: str,
-    say: Callable[[str], None],
-) -> None:
-    """Load the bundle once, take back what an earlier worker left, and work until `stop` is set.
+def load_worker(configuration: Configuration, registry: Registry, stop: threading.Event, owner_kind: str) -> Worker:
+    """Load the bundle once and take back what an earlier worker left; the worker is ready to run until `stop` is set.
 
     owner_kind: begins the owner's name of every worker of this node. Raises ConfigurationError when the bundle is
     missing, altered or incomplete; the message says which file or tensor.
@@ -145,7 +139,6 @@ def run_worker(
     model_settings = configuration.model
     if model_settings.bundle is None:
         raise ConfigurationError("model.bundle: name a model bundle")
-    say("loading the model")
     try:
         bundle = load_bundle(model_settings.bundle)
         model = build_model(bundle, model_settings.device, model_settings.precision)
@@ -155,12 +148,11 @@ def run_worker(
     log(Event.MODEL_LOADED, bundle=bundle.manifest.id, precision=model.runtime.precision)
     for study in registry.reclaim_dead(owner_kind, time.time(), model_settings.max_attempts):
         log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker died")
-    say("ready")
-    Worker(
+    return Worker(
         registry,
         StudyStages(configuration, registry, bundle, model, stop).as_stages(),
         owner=owner_kind + uuid.uuid4().hex[:8],
         token_budget=model_settings.token_budget,
         max_attempts=model_settings.max_attempts,
         retry_seconds=model_settings.retry_seconds,
-    ).run(stop)
+    )

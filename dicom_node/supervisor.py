@@ -99,7 +99,8 @@ def supervise(configuration: Configuration, config_file: Path, lock: int) -> Non
 
     Raises ConfigurationError when a process refuses to start with this configuration; the others are stopped then.
     """
-    stop = stop_on_signals()
+    stop = threading.Event()
+    stop_on_signals(stop)
     command = [sys.executable, "-m", "dicom_node", "run"]
     children = [Child(role, [*command, role, "--config", str(config_file)], lock) for role in ROLES]
     log(Event.NODE_STARTED, pid=os.getpid(), port=configuration.node.port)
@@ -117,23 +118,21 @@ def supervise(configuration: Configuration, config_file: Path, lock: int) -> Non
             child.wait(deadline)
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
+def stop_on_signals(stop: threading.Event) -> None:
+    """From now on SIGTERM and SIGINT only set `stop`; before, they end the process at once."""
     # In a thread of its own: the signal may interrupt the main thread inside this very event's lock.
     setter = partial(threading.Thread, target=stop.set, name="stop")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setter().start())
-    return stop
 
 
-def stop_with_supervisor(stop: threading.Event) -> None:
-    """Set `stop` when standard input ends: the supervisor that held the other end is gone."""
+def stop_with_supervisor() -> None:
+    """Have SIGTERM sent to this process when standard input ends: the supervisor that held the other end is gone."""
 
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
 

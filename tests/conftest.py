@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from prima_core.random_weights import demo, write_random_bundle
+
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
+
+from support.postgres import PostgresServer  # noqa: E402 - found only from here on
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,28 @@ def shared_data() -> Path:
     if not (root / "data").is_dir():
         pytest.skip(f"shared test data not found at {root} (set PRIMA_SHARED)")
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of seeded random weights, `untrained`; tests must not change it."""
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    write_random_bundle(folder, demo(), name="test")
+    return folder
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind that the node supports."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.sqlite'}"
+    url: str = request.getfixturevalue("postgres").new_database()
+    return url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests that ask for one; skips with a printed reason when it is not installed."""
+    server = PostgresServer()
+    yield server
+    server.close()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
 import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival, Standing, StudyState, Verdict, merge_patient_keys, same_patient
 from dicom_node.jobs.database import Database
-from dicom_node.jobs.tables import associations, events, instances, results, studies
-from dicom_node.jobs.transitions import move
+from dicom_node.jobs.tables import associations, events, instances, studies
+from dicom_node.jobs.transitions import lock_study, move
 
 TWO_PATIENTS = "images of two patients arrived under one Study Instance UID; correct it at the source, then send again"
 REOPENED = "an image arrived after the study was closed"
@@ -51,8 +52,12 @@ class ArrivalBook(Database):
         """Record durable objects in one transaction. The same path twice is harmless."""
         with self._write() as connection:
             # One order everywhere: two receivers on one PostgreSQL database must not wait for each other in a circle.
-            for arrival in sorted(arrivals, key=lambda a: a.study_id):
-                self._record(connection, arrival)
+            for study, group in groupby(sorted(arrivals, key=_study_of), key=_study_of):
+                of_study = list(group)
+                self._ensure_study(connection, of_study[0])
+                lock_study(connection, study)
+                for arrival in of_study:
+                    self._record(connection, arrival)
 
     def known_paths(self) -> Iterator[str]:
         """Spool paths that have a row and should have a file."""
@@ -64,12 +69,6 @@ class ArrivalBook(Database):
         with self._write() as connection:
             for path in paths:
                 connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
-
-    def is_own_object(self, sop_instance_uid: str, series_instance_uid: str) -> bool:
-        """Whether this node made the object (or another of its series)."""
-        own = (results.c.sop_instance_uid == sop_instance_uid) | (results.c.series_instance_uid == series_instance_uid)
-        with self._read() as connection:
-            return connection.execute(sa.select(results.c.id).where(own).limit(1)).first() is not None
 
     def disputed(self, limit: int = 100) -> list[tuple[str, str]]:
         """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
@@ -97,7 +96,6 @@ class ArrivalBook(Database):
             )
 
     def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
-        self._ensure_study(connection, arrival)
         known = connection.execute(
             sa.select(instances.c.standing).where(instances.c.path == arrival.path)
         ).scalar_one_or_none()
@@ -128,15 +126,14 @@ class ArrivalBook(Database):
                 patient_key="",
             )
             .on_conflict_do_nothing()
-        )
-        if created.rowcount:
+            .returning(studies.c.id)
+        ).first()
+        if created is not None:
             connection.execute(
                 events.insert().values(
                     study_id=arrival.study_id, at=arrival.received_at, revision=1, to_state=StudyState.RECEIVING
                 )
             )
-        # From here on one receiver at a time: two must not both find that they are the first with an instance.
-        connection.execute(sa.select(studies.c.id).where(studies.c.id == arrival.study_id).with_for_update())
 
     def _standing(self, connection: sa.Connection, arrival: Arrival) -> Standing:
         same_uid = connection.execute(
@@ -187,3 +184,7 @@ class ArrivalBook(Database):
             partial_reason=None,
         )
         log(Event.STUDY_REOPENED, study=study.id, revision=revision, state=study.state)
+
+
+def _study_of(arrival: Arrival) -> str:
+    return arrival.study_id

@@ -38,7 +38,7 @@ class DeliveryBook(Database):
                 .where(deliveries.c.destination == destination, due, ~waits_for_earlier, ~paused)
                 .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
                 .limit(1)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, key_share=True)
             ).one_or_none()
             if row is None:
                 return None

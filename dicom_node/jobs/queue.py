@@ -68,7 +68,7 @@ class StudyQueue(Database):
                 .where(due)
                 .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
                 .limit(1)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, key_share=True)
             ).one_or_none()
             if row is None:
                 return None

@@ -27,6 +27,16 @@ ALLOWED: dict[State, frozenset[State]] = {
 }
 
 
+def lock_study(connection: sa.Connection, study: str, *conditions: sa.ColumnElement[bool]) -> Any:
+    """The study's row, if it fulfils the conditions, for this transaction alone; None otherwise.
+
+    PostgreSQL: FOR NO KEY UPDATE, which lets others insert rows that refer to the study. On SQLite the whole
+    transaction is alone.
+    """
+    query = sa.select(tables.studies).where(tables.studies.c.id == study, *conditions)
+    return connection.execute(query.with_for_update(key_share=True)).one_or_none()
+
+
 def move(
     connection: sa.Connection,
     study: str,
@@ -47,11 +57,7 @@ def move(
     for source in allowed:
         if target not in ALLOWED[source]:
             raise ValueError(f"no transition from {source} to {target}")
-    row = connection.execute(
-        sa.select(tables.studies.c.state, tables.studies.c.revision)
-        .where(tables.studies.c.id == study, tables.studies.c.state.in_(allowed), *([] if guard is None else [guard]))
-        .with_for_update()
-    ).one_or_none()
+    row = lock_study(connection, study, tables.studies.c.state.in_(allowed), *([] if guard is None else [guard]))
     if row is None:
         return False
     connection.execute(

@@ -11,6 +11,7 @@ from pynetdicom.association import Association
 
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError
+from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
@@ -28,6 +29,8 @@ def store(path: Path, destination: Destination, calling_ae: str) -> None:
     except (OSError, InvalidDicomError) as error:
         raise PermanentError(f"the object to send cannot be read: {type(error).__name__}") from error
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_seconds
     entity.connection_timeout = destination.timeout_seconds
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)

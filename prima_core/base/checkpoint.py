@@ -252,13 +252,12 @@ class _PickleReader:
 
     def read(self, data: bytes) -> Any:
         try:
-            for opcode, argument, _ in pickletools.genops(data):
-                if opcode.name == "STOP":
-                    return self._stack.pop()
-                self._step(opcode.name, argument)
+            for opcode, argument, _ in pickletools.genops(data):  # ends with STOP, or raises
+                if opcode.name != "STOP":
+                    self._step(opcode.name, argument)
+            return self._stack.pop()
         except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise CheckpointRefused(f"{self._file}: damaged pickle: {error}") from error
-        raise CheckpointRefused(f"{self._file}: the pickle has no end")
 
     def _step(self, opcode: str, argument: Any) -> None:  # noqa: PLR0912, PLR0915 - one case an opcode
         stack = self._stack

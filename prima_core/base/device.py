@@ -6,10 +6,13 @@ float32. `auto` takes bf16 only where the hardware computes it, since emulated b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["fp32", "bf16"]
 
@@ -25,6 +28,23 @@ class Runtime:
     def convolution_dtype(self) -> torch.dtype:
         """The dtype of the tokenizer's weights and activations."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def map(self, function: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`function` of every chunk, in order, for inference.
+
+        On a CPU every core takes chunks of its own: sharing each operator instead makes all cores wait for the slowest
+        hundreds of times a chunk, which on a busy machine doubles the time.
+        """
+        if self.device.type != "cpu":
+            yield from map(function, chunks)
+            return
+        cores = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(cores) as pool:
+                yield from pool.map(torch.inference_mode()(function), chunks)
+        finally:
+            torch.set_num_threads(cores)
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next is honest."""

@@ -133,7 +133,7 @@ def test_every_module_keeps_the_borders() -> None:
         ("dicom_node.sending.outbox", "from dicom_node.reporting.write import write_report"),
         ("dicom_node.service", "import training"),
         ("dicom_node.admin.main", "import torch"),
-        ("dicom_node.service", "from dicom_node.stages import run_worker"),
+        ("dicom_node.service", "from dicom_node.stages import load_worker"),
         ("dicom_node.sending.outbox", "def f():\n    import json"),
     ],
 )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import context
 
 from dicom_node.jobs.database import open_engine
 from dicom_node.jobs.tables import metadata
 
+MIGRATION_LOCK = 0x7072696D61  # any number that nobody else uses: "prima"
+
 
 def run() -> None:
     engine = open_engine(context.config.attributes["url"])
     with engine.execution_options(writes=True).connect() as connection:
+        if engine.dialect.name == "postgresql":
+            # Processes that start at once take turns; on SQLite the write lock sees to it.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         context.configure(
             connection=connection, target_metadata=metadata, render_as_batch=engine.dialect.name == "sqlite"
         )

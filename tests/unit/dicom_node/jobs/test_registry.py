@@ -156,15 +156,6 @@ def test_non_images_never_reopen_a_study(registry: Registry) -> None:
     assert state(registry) == "reported"
 
 
-def test_the_nodes_own_report_is_recognised(registry: Registry) -> None:
-    complete(registry)
-    run_and_report(registry)
-    made = report()
-    assert registry.is_own_object(made.sop_instance_uid, "9.9")
-    assert registry.is_own_object("9.9", made.series_instance_uid)
-    assert not registry.is_own_object("9.9", "9.9")
-
-
 def test_other_bytes_under_a_known_uid_are_disputed_until_settled(registry: Registry) -> None:
     first, second = arrival(1), arrival(1, content="other")
     registry.record_arrivals([first, second])

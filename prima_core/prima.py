@@ -1,0 +1,146 @@
+"""The whole model: prepared studies → predictions. Tokenizer, sequence ViT, study ViT and heads, in this order.
+
+Several studies go through every stage at once; a study's prediction does not depend on its company. Each stage is a
+method of its own, so that a test can look at what lies between. No method changes its input.
+
+Legend of the suffixes: S series of all studies, B studies, D series embedding width, P study embedding width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prima_core.base.config import Architecture
+from prima_core.base.device import Runtime
+from prima_core.base.errors import PrimaError
+from prima_core.base.types import PreparedSeries, PreparedStudy, StudyPrediction
+from prima_core.name_encoder import NameEncoder
+from prima_core.names import name_codes
+from prima_core.sequence_vit import SequenceVit
+from prima_core.study_vit import StudyVit
+from prima_core.task_heads import TaskHeads, Thresholds
+from prima_core.vit_input import vit_input
+from prima_core.volume_tokenizer import PatchSet, Progress, VolumeTokenizer
+
+
+class Prima(nn.Module):
+    """The model of one bundle; `bundle.build_model` makes it ready to run."""
+
+    def __init__(self, architecture: Architecture, thresholds: Thresholds) -> None:
+        super().__init__()
+        self.tokenizer = VolumeTokenizer(architecture.tokenizer)
+        self.series_name = NameEncoder(architecture.series_name)
+        self.study_description = NameEncoder(architecture.study_description)
+        self.sequence_vit = SequenceVit(architecture.sequence_vit)
+        self.study_vit = StudyVit(architecture.study_vit)
+        self.heads = TaskHeads(architecture.heads, thresholds)
+        self.runtime = Runtime(torch.device("cpu"), "fp32")
+
+    def place(self, runtime: Runtime) -> Prima:
+        """Move to the runtime's device, tokenizer in its precision, for inference only. Returns itself."""
+        self.runtime = runtime
+        self.eval().requires_grad_(False).to(runtime.device)
+        self.tokenizer.place(runtime)
+        return self
+
+    @torch.inference_mode()
+    def predict(self, studies: Sequence[PreparedStudy], progress: Progress | None = None) -> list[StudyPrediction]:
+        """Predictions in the studies' order.
+
+        `progress(done, total)` hears of tokens as they are encoded. `seconds` {tokenize, study_model, heads} are those
+        of the whole batch. Raises ValueError for a study without series, PrimaError when a result is not finite.
+        """
+        clock = _Clock(self.runtime)
+        latents = self.latents(studies, progress)
+        clock.lap("tokenize")
+        study_BP = self.study_embeddings(studies, self.series_embeddings(studies, latents))
+        clip_BV = self.study_vit.clip_vector(study_BP)
+        clock.lap("study_model")
+        logits = self.heads(study_BP)
+        clock.lap("heads")
+        if not (study_BP.isfinite().all() and np.isfinite(_values(logits)).all()):
+            raise PrimaError("the model's result is not finite: the input or the weights are unusable")
+        return [
+            StudyPrediction(
+                study_instance_uid=study.study_instance_uid,
+                diagnosis=tasks.get("diagnosis", {}),
+                referral=tasks.get("referral", {}),
+                priority=tasks.get("priority", {}),
+                study_embedding=embedding.numpy(),
+                clip_image_vector=clip.numpy(),
+                precision=self.runtime.precision,
+                seconds=dict(clock.seconds),
+            )
+            for study, tasks, embedding, clip in zip(studies, logits, study_BP.cpu(), clip_BV.cpu(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def latents(self, studies: Sequence[PreparedStudy], progress: Progress | None = None) -> list[Tensor]:
+        """Latents of each series' distinct patches, series of all studies in order."""
+        sets = [PatchSet(series.patches, series.thin_axis) for series in _all_series(studies)]
+        return self.tokenizer.encode(sets, progress)
+
+    @torch.inference_mode()
+    def vit_inputs(self, studies: Sequence[PreparedStudy], latents: Sequence[Tensor]) -> list[Tensor]:
+        """The sequence ViT's tokens of each series; repeated tokens share their patch's latents."""
+        return [
+            vit_input(
+                patch_latents[_patch_rows(series).to(patch_latents.device)],
+                torch.from_numpy(series.coordinates.copy()).to(patch_latents.device),
+                series.thin_axis,
+            )
+            for series, patch_latents in zip(_all_series(studies), latents, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def series_embeddings(self, studies: Sequence[PreparedStudy], latents: Sequence[Tensor]) -> Tensor:
+        """(S, D) float32: series of all studies in order."""
+        tokens = self.vit_inputs(studies, latents)
+        name_SD = self.series_name([name_codes(series.name) for series in _all_series(studies)])
+        result: Tensor = self.sequence_vit(name_SD, torch.cat(tokens), [len(one) for one in tokens])
+        return result
+
+    @torch.inference_mode()
+    def study_embeddings(self, studies: Sequence[PreparedStudy], series_SD: Tensor) -> Tensor:
+        """(B, P) float32."""
+        description_BD = self.study_description([name_codes(study.description) for study in studies])
+        result: Tensor = self.study_vit(description_BD, series_SD, [len(study.series) for study in studies])
+        return result
+
+
+def _all_series(studies: Sequence[PreparedStudy]) -> list[PreparedSeries]:
+    if not studies or not all(study.series for study in studies):
+        raise ValueError("every study needs at least one series")
+    return [series for study in studies for series in study.series]
+
+
+def _patch_rows(series: PreparedSeries) -> Tensor:
+    """The row in `patches` of every token."""
+    distinct, rows = np.unique(series.token_ids, return_inverse=True)
+    if len(distinct) != len(series.patches):
+        raise ValueError(f"{len(series.patches)} patches for {len(distinct)} distinct tokens")
+    return torch.from_numpy(rows)
+
+
+def _values(logits: Sequence[dict[str, dict[str, float]]]) -> list[float]:
+    return [value for tasks in logits for outputs in tasks.values() for value in outputs.values()]
+
+
+class _Clock:
+    """Seconds of successive stages."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.seconds: dict[str, float] = {}
+        self._runtime = runtime
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        self._runtime.synchronize()
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

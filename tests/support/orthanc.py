@@ -1,0 +1,148 @@
+"""The real Orthanc as a PACS on free loopback ports: it forwards every stable study to the node, by itself.
+
+How to use:
+
+    with Orthanc(tmp_path / "pacs", node_port) as pacs:
+        pacs.upload(files)                        # stable after two seconds, then forwarded
+        pacs.wait(lambda: pacs.instances(uid, "SR"), "the report")
+        pacs.stop(); pacs.start()                 # the same PACS, down for a while
+
+"Permissive" is never set: jobs would then report success with nobody listening.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from support.peers import AE_TITLE, free_port, listening
+
+HANG_SECONDS = 300  # only so that a broken test ends
+LOOK_AGAIN_SECONDS = 0.1
+ORTHANC_AE = "ORTHANC"
+# SendToModality() fails here; without Synchronous the script would wait for the whole transfer.
+FORWARD = """
+function OnStableStudy(study, tags, metadata)
+  RestApiPost('/modalities/NODE/store', DumpJson({Resources = {study}, Synchronous = false}))
+end
+"""
+
+T = TypeVar("T")
+
+
+class Orthanc:
+    """A PACS with a folder; runs while the `with` block lasts, except between `stop` and `start`."""
+
+    def __init__(self, folder: Path, node_port: int) -> None:
+        program = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+        if program is None:
+            pytest.skip("Orthanc is not installed (apt install orthanc)")
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._command = [program, str(folder / "orthanc.json")]
+        self._http_port = free_port()
+        self.port = free_port()
+        (folder / "forward.lua").write_text(FORWARD)
+        settings = {
+            "Name": "PACS",
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "DicomAet": ORTHANC_AE,
+            "DicomPort": self.port,
+            "DicomCheckCalledAet": True,
+            "DicomModalities": {"NODE": [AE_TITLE, "127.0.0.1", node_port]},
+            "HttpPort": self._http_port,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "StableAge": 2,
+            "LuaScripts": [str(folder / "forward.lua")],
+            "Plugins": [],
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings))
+
+    def __enter__(self) -> Orthanc:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.stop()
+
+    def start(self) -> None:
+        """Start and wait until both of its ports answer."""
+        with (self._folder / "orthanc.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        self.wait(lambda: self._answers() and listening(self.port), "Orthanc answers")
+
+    def stop(self) -> None:
+        """Stop and wait until its process is gone, and its ports with it."""
+        self._process.terminate()
+        try:
+            self._process.wait(HANG_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def upload(self, files: Iterable[Path]) -> None:
+        """Have it store DICOM files, as if a scanner had sent them."""
+        for file in files:
+            self._call("/instances", file.read_bytes())
+
+    def instances(self, study_instance_uid: str, modality: str) -> list[str]:
+        """Orthanc's names of a study's instances of one modality."""
+        return [
+            instance
+            for study in self._lookup(study_instance_uid)
+            for series in self._get(f"/studies/{study}/series")
+            if series["MainDicomTags"]["Modality"] == modality
+            for instance in series["Instances"]
+        ]
+
+    def download(self, instance: str, path: Path) -> Path:
+        """The instance as Orthanc stores it."""
+        path.write_bytes(self._call(f"/instances/{instance}/file"))
+        return path
+
+    def forwarded(self, study_instance_uid: str) -> list[int]:
+        """How many instances each forwarding of the study that the node took whole had, oldest first."""
+        studies = self._lookup(study_instance_uid)
+        jobs = [job for job in self._get("/jobs?expand") if job["Type"] == "DicomModalityStore"]
+        done = [job for job in jobs if job["State"] == "Success" and job["Content"]["ParentResources"] == studies]
+        return [job["Content"]["InstancesCount"] for job in sorted(done, key=lambda job: job["CreationTime"])]
+
+    def wait(self, condition: Callable[[], T | None], what: str) -> T:
+        """Wait until the condition gives something true, and give that."""
+        until = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < until:
+            if value := condition():
+                return value
+            time.sleep(LOOK_AGAIN_SECONDS)
+        raise AssertionError(f"never happened: {what}\n{(self._folder / 'orthanc.log').read_text()[-5000:]}")
+
+    def _answers(self) -> bool:
+        try:
+            self._get("/system")
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return True
+
+    def _lookup(self, study_instance_uid: str) -> list[str]:
+        found = json.loads(self._call("/tools/lookup", study_instance_uid.encode()))
+        return [item["ID"] for item in found if item["Type"] == "Study"]
+
+    def _get(self, path: str) -> Any:
+        return json.loads(self._call(path))
+
+    def _call(self, path: str, body: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", data=body) as answer:
+            content: bytes = answer.read()
+        return content
