@@ -447,11 +447,11 @@ def test_a_port_in_use_keeps_the_node_from_starting_and_is_named(
     assert f"node.{key}" in served.stderr
 
 
-def test_a_node_without_a_bundle_does_not_start(tmp_path: Path, cli: Cli) -> None:
+def test_a_node_without_a_bundle_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "node.toml").write_text("")
-    refused = cli("serve", "--config", tmp_path / "node.toml")
-    assert (refused.code, refused.out) == (2, "")
-    assert "model.bundle" in refused.err
+    refused = dicom_node("serve", "--config", str(tmp_path / "node.toml"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "model.bundle" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import TypeVar
@@ -84,7 +85,9 @@ def test_workers_that_claim_at_once_never_get_the_same_study(database_url: str) 
         def work(number: int) -> list[Claim]:
             return until_nothing(lambda: opened[number].claim(f"worker-{number}", 1e12, 200))
 
-        claimed = [claim for claims in at_once([lambda n=n: work(n) for n in range(WORKERS)]) for claim in claims]
+        claimed = [
+            claim for claims in at_once([partial(work, number) for number in range(WORKERS)]) for claim in claims
+        ]
         # Nobody waits for a row that another has locked, so the last ones may be left when all have looked.
         claimed += until_nothing(lambda: opened[0].claim("worker-0", 1e12, 200))
         assert Counter(claim.study_id for claim in claimed) == Counter(ids)
@@ -109,7 +112,7 @@ def test_senders_that_claim_at_once_never_get_the_same_delivery(database_url: st
                 opened[number].delivered(delivery, 500)
             return taken
 
-        sent = [delivery for part in at_once([lambda n=n: work(n) for n in range(WORKERS)]) for delivery in part]
+        sent = [delivery for part in at_once([partial(work, number) for number in range(WORKERS)]) for delivery in part]
         sent += work(0)
         assert Counter(delivery.study_id for delivery in sent) == Counter(
             {study.id: 1 for study in opened[0].studies()}
@@ -133,7 +136,7 @@ def test_receivers_that_record_one_study_at_once_agree_on_every_instance(databas
             for start in range(0, 40, 5):
                 opened[way].record_arrivals(arrivals[way][start : start + 5])
 
-        at_once([lambda way=way: receive(way) for way in range(ways)])
+        at_once([partial(receive, way) for way in range(ways)])
         assert opened[0].standings(study_id("1.2.3")) == {"current": 40, "disputed": 40}
         assert [event.to_state for event in opened[0].history(study_id("1.2.3"))] == [StudyState.RECEIVING]
         assert len(opened[0].disputed()) == 40
@@ -153,7 +156,7 @@ def test_receivers_and_housekeeping_at_once_never_wait_in_a_circle(database_url:
             for _ in range(20):
                 opened[3].close_quiet(quiet_since=200, opened_before=0, at=300)
 
-        at_once([*(lambda way=way: receive(way) for way in range(3)), close])
+        at_once([partial(receive, 0), partial(receive, 1), partial(receive, 2), close])
         opened[3].close_quiet(quiet_since=200, opened_before=0, at=300)
         counts = opened[0].state_counts()
         assert counts[StudyState.COMPLETE] == len(uids)

@@ -66,7 +66,7 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
         self._registry: Registry | None = None
         self.config = folder / "node.toml"
-        table = {
+        table: dict[str, dict[str, Any]] = {
             "node": {"ae_title": AE_TITLE, "port": free_port(), "http_port": free_port(), "storage": "node"},
             "intake": {"stability_seconds": stability_seconds},
             "model": {"bundle": str(bundle), "precision": "fp32", "allow_nonclinical": True},
@@ -136,16 +136,17 @@ class Node:
         return int(self.wait(lambda: self.running().get(role), f"the {role} runs"))
 
     def running(self) -> dict[str, int]:
-        """Role and process id of everything the supervisor started and did not see end."""
+        """Role and process id of everything the present supervisor started and did not see end."""
         running: dict[str, int] = {}
+        supervisor = None
         for line in self.log_lines():
             if line["number"] == Event.NODE_STARTED.number:
-                running = {}
+                running, supervisor = {}, line["pid"]
             elif line["number"] == Event.PROCESS_STARTED.number:
                 running[line["process"]] = line["pid"]
             elif line["number"] == Event.PROCESS_ENDED.number:
                 running.pop(line["process"], None)
-        return running
+        return running if self._process is not None and self._process.pid == supervisor else {}
 
     def log(self) -> str:
         """Everything the node wrote to its standard streams."""
@@ -163,7 +164,8 @@ class Node:
                 healthy = answer.status == 200
         except (urllib.error.URLError, ConnectionError):
             return False
-        return healthy and {view.name: view.pid for view in self.registry.processes()} == self.running()
+        running = self.running()
+        return healthy and bool(running) and {one.name: one.pid for one in self.registry.processes()} == running
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `dicom-node` on this node's configuration."""
@@ -289,7 +291,8 @@ def evidence(document: Dataset) -> set[str]:
 
 
 def _send_at_once(event: AssociationEvent) -> None:
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection: Any = event.assoc.dul.socket
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 #: Event handler for senders: pynetdicom leaves Nagle's algorithm on, which costs 40 ms an image.

@@ -55,7 +55,7 @@ class PostgresServer:
         """An empty database's SQLAlchemy URL."""
         name = f"registry{next(self._numbers)}"
         with psycopg.connect(self._conninfo(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+            connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql://{USER}@/{name}?host={self._folder}"
 
     @contextmanager

@@ -104,7 +104,7 @@ def test_a_host_name_that_cannot_be_resolved_is_tried_again(tmp_path: Path) -> N
 def test_a_peer_that_aborts_at_any_moment_is_tried_again(tmp_path: Path, event: evt.NotificationEvent) -> None:
     entity = AE(ae_title="PACS")
     entity.add_supported_context(COMPREHENSIVE_3D_SR)
-    handlers = [(event, lambda happening: happening.assoc.abort())]
+    handlers: list[evt.EventHandlerType] = [(event, lambda happening: happening.assoc.abort())]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     try:
         for _ in range(5):
