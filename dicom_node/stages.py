@@ -95,7 +95,8 @@ class StudyStages:
         return [(destination.name, "sr") for destination in chosen if "sr" in destination.objects], None
 
     def _result(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> StudyResult:
-        series_notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
+        notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
+        notes += [f"series not used: {entry.reason}" for entry in study.set_aside]
         return StudyResult(
             study_instance_uid=claim.study_instance_uid,
             revision=claim.revision,
@@ -105,7 +106,7 @@ class StudyStages:
             model=self._identity,
             precision=prediction.precision,
             sop_instance_uids=tuple(uid for series in study.series for uid in series.sop_instance_uids),
-            notes=tuple(series_notes),
+            notes=tuple(notes),
             partial_reason=claim.partial_reason,
             predecessors=self._registry.predecessors(claim.study_id, claim.revision),
         )

@@ -30,7 +30,7 @@ FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 STOP_SECONDS = 60.0
-TAKEOVER_SECONDS = 20.0  # what the children of a supervisor that died may take to stop
+TAKEOVER_SECONDS = 10.0  # what the children of a supervisor that died may take to stop
 WRONG_CONFIGURATION = 2  # exit status of a process whose configuration keeps it from starting
 
 

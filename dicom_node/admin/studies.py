@@ -27,6 +27,7 @@ def as_json(study: StudyView) -> dict[str, Any]:
         "study_instance_uid": study.study_instance_uid,
         "state": study.state,
         "reason": study.reason,
+        "set_aside": list(study.set_aside),
         "revision": study.revision,
         "urgent": study.urgent,
         "instances": study.instances,
@@ -96,6 +97,8 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
     for finding in found.findings:
         kind = "probability" if finding["calibrated"] else "uncalibrated score"
         result.print(f"  {finding['meaning']}  {kind} {finding['score']:.3f}")
+    for entry in found.set_aside:
+        result.print(f"  set aside, {entry['series']} series: {entry['reason']}", markup=False)
     for delivery in found.deliveries:
         error = f": {delivery.last_error}" if delivery.last_error else ""
         result.print(f"  → {delivery.destination} ({delivery.kind}) {delivery.state}{error}")

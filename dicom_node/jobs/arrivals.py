@@ -69,6 +69,7 @@ class ArrivalBook(Database):
         with self._write() as connection:
             for path in paths:
                 connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
+                self._promote_disputed(connection, path)
 
     def disputed(self, limit: int = 100) -> list[tuple[str, str]]:
         """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
@@ -94,6 +95,18 @@ class ArrivalBook(Database):
                 .where(instances.c.path == path, instances.c.standing == Standing.DISPUTED)
                 .values(standing=Standing(verdict.value))
             )
+
+    @staticmethod
+    def _promote_disputed(connection: sa.Connection, lost: str) -> None:
+        """With the first object gone there is nothing to compare with: the oldest disputed one takes its place."""
+        uid = sa.select(instances.c.sop_instance_uid).where(instances.c.path == lost).scalar_subquery()
+        oldest = connection.execute(
+            sa.select(instances.c.path)
+            .where(instances.c.sop_instance_uid == uid, instances.c.standing == Standing.DISPUTED)
+            .order_by(instances.c.received_at, instances.c.path)
+            .limit(1)
+        ).scalar_one_or_none()
+        connection.execute(instances.update().where(instances.c.path == oldest).values(standing=Standing.CURRENT))
 
     def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
         known = connection.execute(

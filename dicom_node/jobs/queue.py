@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -56,8 +57,11 @@ class StudyQueue(Database):
                     closed.append((study, partial))
         return closed
 
-    def claim(self, owner: str, lease_until: float, at: float) -> Claim | None:
-        """Take the most urgent, then oldest study that waits; None when nothing does. One atomic transaction."""
+    def claim(self, owner: str, lease_until: float, at: float, *, untried: bool = False) -> Claim | None:
+        """Take the most urgent, then oldest study that waits; None when nothing does. One atomic transaction.
+
+        untried: only a study that no attempt has failed on, fit for the company of others.
+        """
         due = sa.or_(
             studies.c.state == StudyState.COMPLETE,
             sa.and_(studies.c.state == StudyState.FAILED, studies.c.next_attempt_at <= at),
@@ -65,7 +69,7 @@ class StudyQueue(Database):
         with self._write() as connection:
             row = connection.execute(
                 sa.select(studies)
-                .where(due)
+                .where(due, studies.c.attempts == 0 if untried else sa.true())
                 .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)
@@ -124,14 +128,21 @@ class StudyQueue(Database):
         return self._requeue(studies.c.lease_until < at, at, counts=True, max_attempts=max_attempts)
 
     def finish_reported(
-        self, claim: Claim, report: Report, destinations: Sequence[tuple[str, str]], hold: str | None, at: float
+        self,
+        claim: Claim,
+        report: Report,
+        destinations: Sequence[tuple[str, str]],
+        hold: str | None,
+        at: float,
+        set_aside: Sequence[str] = (),
     ) -> None:
         """Record the result and its deliveries in one transaction.
 
-        destinations: (name, kind). hold: why the result goes nowhere although routes exist. Raises LostClaim.
+        destinations: (name, kind). hold: why the result goes nowhere although routes exist. set_aside: why series were
+        not used, one reason a series. Raises LostClaim.
         """
         with self._write() as connection:
-            self._finish(connection, claim, StudyState.REPORTED, at, hold)
+            self._finish(connection, claim, StudyState.REPORTED, at, hold, set_aside=_counted(set_aside))
             result = connection.execute(
                 results.insert()
                 .values(
@@ -166,10 +177,10 @@ class StudyQueue(Database):
                     )
                 )
 
-    def finish_out_of_scope(self, claim: Claim, reason: str, at: float) -> None:
-        """The model was not made for this study. Raises LostClaim."""
+    def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:
+        """The model was not made for this study. set_aside: as in `finish_reported`. Raises LostClaim."""
         with self._write() as connection:
-            self._finish(connection, claim, StudyState.OUT_OF_SCOPE, at, reason)
+            self._finish(connection, claim, StudyState.OUT_OF_SCOPE, at, reason, set_aside=_counted(set_aside))
 
     def finish_failed(self, claim: Claim, reason: str, retry_at: float, at: float) -> None:
         """Something that may pass stood in the way; tried again at `retry_at`. Raises LostClaim."""
@@ -223,6 +234,7 @@ class StudyQueue(Database):
         at: float,
         reason: str | None,
         next_attempt_at: float | None = None,
+        set_aside: Sequence[dict[str, str | int]] = (),
     ) -> None:
         mine = sa.and_(studies.c.owner == claim.owner, studies.c.revision == claim.revision)
         finished = move(
@@ -237,6 +249,7 @@ class StudyQueue(Database):
             lease_until=None,
             finished_at=at,
             next_attempt_at=next_attempt_at,
+            set_aside=list(set_aside),
         )
         if not finished:
             raise LostClaim("the study changed or was given to another worker while this one ran it")
@@ -262,3 +275,7 @@ class StudyQueue(Database):
                 ):
                     returned.append(study)
         return returned
+
+
+def _counted(reasons: Sequence[str]) -> list[dict[str, str | int]]:
+    return [{"reason": reason, "series": count} for reason, count in Counter(reasons).items()]

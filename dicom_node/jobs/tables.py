@@ -39,6 +39,7 @@ studies = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text),
     Column("partial_reason", Text),
+    Column("set_aside", JSON, nullable=False, default=list),
     Column("revision", Integer, nullable=False, default=1),
     Column("urgent", Boolean, nullable=False, default=False),
     Column("received_at", Float, nullable=False),

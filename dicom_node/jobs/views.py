@@ -34,6 +34,7 @@ class StudyView:
     study_instance_uid: str
     state: str
     reason: str | None
+    set_aside: tuple[dict[str, Any], ...]
     revision: int
     urgent: bool
     instances: int
@@ -154,6 +155,7 @@ def _view(study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...]) 
         study_instance_uid=study.study_instance_uid,
         state=study.state,
         reason=study.reason,
+        set_aside=tuple(study.set_aside),
         revision=study.revision,
         urgent=study.urgent,
         instances=images,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
@@ -87,7 +88,8 @@ class Worker:
         held: list[Prepared] = []
         claimed = False
         while not stop.is_set() and may_take_more(held, self._token_budget):
-            claim = self._registry.claim(self._owner, time.time() + LEASE_SECONDS, time.time())
+            now = time.time()
+            claim = self._registry.claim(self._owner, now + LEASE_SECONDS, now, untried=bool(held))
             if claim is None:
                 break
             claimed = True
@@ -114,7 +116,8 @@ class Worker:
         claim = item.claim
         report = self._stages.report(claim, item.study, prediction)
         destinations, hold = self._stages.hand_over(claim, item.study, report)
-        self._registry.finish_reported(claim, report, destinations, hold, time.time())
+        set_aside = [entry.reason for entry in item.study.set_aside]
+        self._registry.finish_reported(claim, report, destinations, hold, time.time(), set_aside)
         log(
             Event.STUDY_REPORTED,
             study=claim.study_id,
@@ -133,7 +136,9 @@ class Worker:
         try:
             yield
         except OutOfScope as error:
-            self._end(claim, Event.STUDY_OUT_OF_SCOPE, error.reason, self._registry.finish_out_of_scope)
+            set_aside = [entry.reason for entry in error.set_aside]
+            finish = partial(self._registry.finish_out_of_scope, set_aside=set_aside)
+            self._end(claim, Event.STUDY_OUT_OF_SCOPE, error.reason, finish)
         except LostClaim as error:
             log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
         except Stopped:

@@ -213,11 +213,14 @@ def check_reports(node: Node, archive: Archive) -> None:
 def test_a_killed_supervisor_leaves_no_orphan_and_the_next_node_goes_on(house: House) -> None:
     node = house.node
     worker, uid = in_the_middle_of_a_study(node)
-    orphans = node.running()
+    orphans = node.running().values()
     node.kill()
+    refused = node.cli("serve")
+    assert refused.returncode == 2, "a process of the last node still runs"
+    assert "node.storage" in refused.stderr
     os.kill(worker, signal.SIGCONT)
+    node.wait(lambda: not any(map(alive, orphans)), "all processes end by themselves")
     node.start()
-    assert not [pid for pid in orphans.values() if alive(pid)], "the next node began before the last one had ended"
     node.wait_for_state(uid, StudyState.DELIVERED)
     check_reports(node, house.archive)
 

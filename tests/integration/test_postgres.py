@@ -156,7 +156,8 @@ def test_receivers_and_housekeeping_at_once_never_wait_in_a_circle(database_url:
             for _ in range(20):
                 opened[3].close_quiet(quiet_since=200, opened_before=0, at=300)
 
-        at_once([partial(receive, 0), partial(receive, 1), partial(receive, 2), close])
+        tasks: list[Callable[[], None]] = [partial(receive, 0), partial(receive, 1), partial(receive, 2), close]
+        at_once(tasks)
         opened[3].close_quiet(quiet_since=200, opened_before=0, at=300)
         counts = opened[0].state_counts()
         assert counts[StudyState.COMPLETE] == len(uids)

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("partial_reason", sa.Text(), nullable=True),
+        sa.Column("set_aside", sa.JSON(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("urgent", sa.Boolean(), nullable=False),
         sa.Column("received_at", sa.Float(), nullable=False),

@@ -167,6 +167,32 @@ def test_other_bytes_under_a_known_uid_are_disputed_until_settled(registry: Regi
     assert registry.standings(STUDY) == {"current": 1, "quarantined": 1}
 
 
+def test_a_disputed_object_takes_the_place_of_a_lost_one(registry: Registry) -> None:
+    first, second = arrival(1), arrival(1, content="other")
+    registry.record_arrivals([first, second])
+    registry.mark_lost([first.path])
+    assert registry.standings(STUDY) == {"lost": 1, "current": 1}
+    assert registry.close_quiet(200, 0, 200) == [(STUDY, None)]
+
+
+def test_why_series_were_set_aside_is_kept_and_counted(registry: Registry) -> None:
+    complete(registry)
+    claim = registry.claim("w", 1e9, 140)
+    assert claim is not None
+    registry.finish_out_of_scope(claim, "too few series", 150, ["localiser", "localiser", "projection"])
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert found.set_aside == ({"reason": "localiser", "series": 2}, {"reason": "projection", "series": 1})
+
+
+def test_company_for_a_held_study_is_untried(registry: Registry) -> None:
+    complete(registry)
+    registry.claim("w-1", 150, 140)
+    registry.reclaim_dead("w-", 141, max_attempts=3)
+    assert registry.claim("w-2", 1e9, 142, untried=True) is None
+    assert registry.claim("w-2", 1e9, 142) is not None
+
+
 def test_two_patients_under_one_study_end_it_without_a_report(registry: Registry) -> None:
     registry.record_arrivals([arrival(1, patient_key="p:n:"), arrival(2, patient_key="q:n:")])
     assert state(registry) == "dead"
