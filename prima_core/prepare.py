@@ -21,6 +21,7 @@ from prima_core.volume.headers import read_headers
 from prima_core.volume.patches import PatchGrid, patch_grid
 from prima_core.volume.selection import kept_patches
 from prima_core.volume.series import LEAST_SLICES, choose_volume
+from prima_core.volume.unexpected import unexpected
 
 OnProgress = Callable[[int, int], None]
 
@@ -47,6 +48,8 @@ def prepare_selection(
             series.append(prepare_series(images, settings.max_kept_tokens))
         except UnusableSeries as error:
             set_aside.append(SetAside(images.series_instance_uid, str(error)))
+        except Exception as error:  # noqa: BLE001 - one series that nobody thought of must not end the study
+            set_aside.append(SetAside(images.series_instance_uid, unexpected(error)))
         if on_progress is not None:
             on_progress(done, len(selection.series))
     if reason := too_few(len(series), settings.min_series, "series of the head that can be read as volumes"):

@@ -70,7 +70,7 @@ class Attributes:
         """The first value if it is a finite number; `missing` when there is none at all; None when malformed."""
         values = [value for value in self.texts(key)[:1] if value]
         if not values:
-            return missing
+            return missing if self._empty(key) else None
         try:
             number = float(values[0])
         except ValueError:
@@ -109,6 +109,10 @@ class Attributes:
     def _creators(self, group: int) -> Iterator[int]:
         tags = self._dataset.keys()  # iterating the dataset itself would convert every element
         return (tag.elem for tag in tags if tag.group == group and 0x10 <= tag.elem <= 0xFF)
+
+    def _empty(self, key: str | int) -> bool:
+        """Whether the element is absent or holds nothing, as opposed to something that cannot be converted."""
+        return key not in self._dataset or not self._dataset.get_item(key).value
 
     def _value(self, key: str | int) -> object:
         try:

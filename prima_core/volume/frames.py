@@ -62,6 +62,7 @@ class Frame:
     temporal_position: int | None
     stack: str
     acquisition: int | None
+    frame_of_reference: str
     time: str
     trigger_time: float | None
     tile: int = 0
@@ -92,6 +93,7 @@ def classic_frame(image: Attributes) -> Frame:
         temporal_position=image.integer("TemporalPositionIdentifier"),
         stack=image.text("StackID"),
         acquisition=image.integer("AcquisitionNumber"),
+        frame_of_reference=image.text("FrameOfReferenceUID"),
         time=image.text("AcquisitionDateTime") or image.text("AcquisitionDate") + image.text("AcquisitionTime"),
         trigger_time=image.number("TriggerTime"),
     )

@@ -27,7 +27,11 @@ from prima_core.volume.series import Slice, SliceStack
 
 IN_PLANE = 256
 MOST_VOXELS = 1 << 28  # 1024 × 1024 × 256
+MOST_SLICES = 1024
+_GREATEST_VALUE = 1 << 24  # beyond it float32, which the patches are, no longer tells whole numbers apart
 _Vector = npt.NDArray[np.float64]
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings would go to the standard error, unasked
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
     """(slices, rows, columns) after rescale; integer where every slope and intercept is."""
     frame = slices[0].frame
     shape = len(slices), frame.rows, frame.columns
-    if math.prod(shape) > MOST_VOXELS:
+    if len(slices) > MOST_SLICES or len(slices) * max(frame.rows * frame.columns, IN_PLANE**2) > MOST_VOXELS:
         raise UnusableSeries("the volume is larger than any the node reads")
     dtype = _pixel_type(slices)
     voxels = np.empty(shape, dtype)
@@ -72,7 +76,10 @@ def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
                 voxels[position] = stored.astype(np.float64) * slope + intercept
     if dtype.kind == "f" and not np.isfinite(voxels).all():
         raise UnusableSeries("the image holds values that are no numbers")
-    if voxels.min() == voxels.max():
+    low, high = voxels.min(), voxels.max()
+    if low < -_GREATEST_VALUE or high > _GREATEST_VALUE:
+        raise UnusableSeries("the rescaled values are greater than those of any image")
+    if low == high:
         raise UnusableSeries("the image is constant")
     return voxels
 

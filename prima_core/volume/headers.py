@@ -27,8 +27,9 @@ from prima_core.base.errors import OutOfScope, UnusableSeries
 from prima_core.base.types import SetAside
 from prima_core.volume.attributes import MALFORMED, Attributes
 from prima_core.volume.frames import Frame, classic_frame, enhanced_frames, mosaic_frames
-from prima_core.volume.pixels import LARGEST_SIDE, MOST_FRAMES, PixelElement, decode_frames, read_header
+from prima_core.volume.pixels import LARGEST_SIDE, MOST_FRAMES, PixelElement, PixelValue, decode_frames, read_header
 from prima_core.volume.siemens_mosaic import read_mosaic
+from prima_core.volume.unexpected import unexpected
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
@@ -82,6 +83,7 @@ _KEYWORDS = [
     "DiffusionDirectionality",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "FrameOfReferenceUID",
     "PixelSpacing",
     "SpacingBetweenSlices",
     "SamplesPerPixel",
@@ -177,6 +179,9 @@ def read_headers(files: Iterable[Path]) -> StudyFiles:
             images.append(read_image_header(path))
         except _Unreadable as error:
             reasons[str(error)] = reasons.get(str(error), 0) + 1
+        except Exception as error:  # noqa: BLE001 - one file that nobody thought of must not end the study
+            reason = unexpected(error)
+            reasons[reason] = reasons.get(reason, 0) + 1
     unreadable = tuple(SetAside("", f"{count} file(s): {reason}") for reason, count in reasons.items())
     if not images:
         raise OutOfScope("no readable DICOM image in the study", unreadable)
@@ -208,19 +213,19 @@ def read_image_header(path: Path) -> ImageHeader:
     # pydicom's own validation would print the offending values, and here every value is checked anyway.
     with config.disable_value_validation():
         try:
-            dataset, transfer_syntax, offset = read_header(path, _TAGS)
+            dataset, transfer_syntax, value = read_header(path, _TAGS)
         except MALFORMED as error:
             raise _Unreadable("not a readable DICOM file") from error
-        return _image_header(path, Attributes(dataset), transfer_syntax, offset)
+        return _image_header(path, Attributes(dataset), transfer_syntax, value)
 
 
-def _image_header(path: Path, image: Attributes, transfer_syntax: str, offset: int | None) -> ImageHeader:
+def _image_header(path: Path, image: Attributes, transfer_syntax: str, value: PixelValue | str) -> ImageHeader:
     study, series, instance = (
         _uid(image, keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     )
     photometric = image.text("PhotometricInterpretation").upper()
     samples = image.integer("SamplesPerPixel") or 1
-    pixels = _pixel_element(image, path, transfer_syntax, offset) if offset is not None else "no pixel data"
+    pixels = value if isinstance(value, str) else _pixel_element(image, path, transfer_syntax, value)
     frames = _frames(image, pixels) if isinstance(pixels, PixelElement) else pixels
     return ImageHeader(
         path=path,
@@ -262,18 +267,24 @@ def _uid(image: Attributes, keyword: str) -> str:
     return value
 
 
-def _pixel_element(image: Attributes, path: Path, transfer_syntax: str, offset: int) -> PixelElement | str:
+def _pixel_element(image: Attributes, path: Path, transfer_syntax: str, value: PixelValue) -> PixelElement | str:
     """The pixel data's layout, or why it cannot be a greyscale plane. Bounds keep hostile headers from large memory."""
     numbers = [
         image.integer(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     ]
     rows, columns, allocated, stored, representation = (-1 if number is None else number for number in numbers)
-    frames = int(image.number("NumberOfFrames", missing=1) or 0)
+    number = image.number("NumberOfFrames", missing=1.0)
+    frames = int(number) if number is not None and number.is_integer() else 0
     if not (1 <= rows <= LARGEST_SIDE and 1 <= columns <= LARGEST_SIDE and 1 <= frames <= MOST_FRAMES):
         return "image size or number of frames missing or beyond all reason"
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or representation not in (0, 1):
         return "malformed description of the pixel values"
-    return PixelElement(path, transfer_syntax, offset, rows, columns, frames, allocated, stored, representation == 1)
+    # The undefined length of encapsulated pixels, FFFFFFFF, is longer than any native value.
+    if value.length < frames * rows * columns * allocated // 8:
+        return "pixel data shorter than its description"
+    return PixelElement(
+        path, transfer_syntax, value.offset, rows, columns, frames, allocated, stored, representation == 1
+    )
 
 
 def _frames(image: Attributes, pixels: PixelElement) -> tuple[Frame, ...] | str:

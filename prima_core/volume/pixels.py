@@ -11,9 +11,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
-import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
@@ -24,14 +23,23 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from prima_core.base.errors import UnusableSeries
 from prima_core.volume.attributes import MALFORMED
+from prima_core.volume.codestream import CodedImage, coded_image
 
 LARGEST_SIDE = 8192
 MOST_FRAMES = 20_000
 _LARGEST_INFLATED = 1 << 30
 _PIXEL_DATA = 0x7FE00010
 _META_PREFIX = 144  # preamble 128, "DICM" 4, File Meta Information Group Length element 12
-_STREAM_START = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC followed by SIZ
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # JPEG SOFn and JPEG-LS SOF55
+_EXPLICIT_VRS = (b"OB\0\0", b"OW\0\0")  # with the reserved bytes; as an implicit length no even number
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class PixelValue:
+    """Offset of the Pixel Data value, in a deflated file after inflation, and its length as the element declares it."""
+
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ class PixelElement:
         return 0, (1 << self.bits_stored) - 1
 
 
-def read_header(path: Path, tags: Sequence[int]) -> tuple[Dataset, str, int | None]:
-    """Parse the wanted tags in front of the pixel data: dataset, transfer syntax, offset of the pixel value or None.
+def read_header(path: Path, tags: Sequence[int]) -> tuple[Dataset, str, PixelValue | str]:
+    """Parse the wanted tags in front of the pixel data: dataset, transfer syntax, pixel value or why it has none.
 
     Raises one of `attributes.MALFORMED` when the file is not DICOM or is damaged.
     """
@@ -69,13 +77,13 @@ def read_header(path: Path, tags: Sequence[int]) -> tuple[Dataset, str, int | No
         else:
             stream = file
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(tags))
-        return dataset, transfer_syntax, _value_offset(stream, UID(transfer_syntax))
+        return dataset, transfer_syntax, _find_value(stream, UID(transfer_syntax))
 
 
 def decode_frames(pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
     """Stored values of the frames `indices` (ascending), each (rows, columns), before rescale.
 
-    Raises UnusableSeries when a frame is missing, damaged or of another size than the header says.
+    Raises UnusableSeries when a frame is missing, damaged, of another size or holds other values than the header says.
     """
     try:
         with pixels.path.open("rb") as file:
@@ -84,9 +92,18 @@ def decode_frames(pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.
                 stream = _inflated(file)
             stream.seek(pixels.offset)
             decode = _decode_encapsulated if UID(pixels.transfer_syntax).is_encapsulated else _decode_native
-            yield from decode(stream, pixels, indices)
+            for frame in decode(stream, pixels, indices):
+                _check_values(frame, pixels)
+                yield frame
     except MALFORMED as error:
         raise UnusableSeries(f"an image's pixel data cannot be decoded ({type(error).__name__})") from error
+
+
+def _check_values(frame: npt.NDArray[Any], pixels: PixelElement) -> None:
+    """Bits above Bits Stored are another thing than the image (an overlay, padding) or the header is wrong."""
+    low, high = pixels.stored_range
+    if frame.min() < low or frame.max() > high:
+        raise UnusableSeries("an image holds values beyond its Bits Stored")
 
 
 def _decode_native(stream: BinaryIO, pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
@@ -103,8 +120,8 @@ def _decode_encapsulated(stream: BinaryIO, pixels: PixelElement, indices: Sequen
     wanted, found = set(indices), 0
     for index, frame in enumerate(generate_frames(stream, number_of_frames=pixels.frames)):
         if index in wanted:
-            if syntax != RLELossless and codestream_size(frame) != (pixels.rows, pixels.columns):
-                raise ValueError("the coded image has another size than Rows and Columns")
+            if syntax != RLELossless:  # whose segments have no size of their own
+                _check_coded(coded_image(frame, syntax), pixels)
             options = _options(pixels, 1)
             yield decoder.as_array(encapsulate([frame]), index=0, raw=True, decoding_plugin=plugin, **options)[0]
             found += 1
@@ -112,22 +129,16 @@ def _decode_encapsulated(stream: BinaryIO, pixels: PixelElement, indices: Sequen
         raise ValueError("fewer frames than Number of Frames")
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 stream declares; checked before a decoder allocates them."""
-    start = frame.find(_STREAM_START, 0, 4096)
-    if start >= 0:
-        right, bottom, left, top = np.frombuffer(frame, ">u4", count=4, offset=start + 8).tolist()
-        return bottom - top, right - left
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        if frame[at + 1] in _FRAME_MARKERS:
-            rows, columns = np.frombuffer(frame, ">u2", count=2, offset=at + 5).tolist()
-            return rows, columns
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
+def _check_coded(coded: CodedImage, pixels: PixelElement) -> None:
+    if (coded.rows, coded.columns, coded.components) != (pixels.rows, pixels.columns, 1):
+        raise ValueError("the coded image has another size than Rows and Columns")
+    if coded.precision > pixels.bits_allocated:
+        raise ValueError("the coded image has more bits than Bits Allocated")
 
 
 def _options(pixels: PixelElement, frames: int) -> dict[str, Any]:
+    syntax = UID(pixels.transfer_syntax)
+    whole_words = not syntax.is_encapsulated or syntax == RLELossless
     return {
         "rows": pixels.rows,
         "columns": pixels.columns,
@@ -135,20 +146,32 @@ def _options(pixels: PixelElement, frames: int) -> dict[str, Any]:
         "samples_per_pixel": 1,
         "photometric_interpretation": "MONOCHROME2",
         "bits_allocated": pixels.bits_allocated,
-        "bits_stored": pixels.bits_stored,
+        # pydicom would blank the bits above Bits Stored, which `_check_values` wants to see.
+        "bits_stored": pixels.bits_allocated if whole_words else pixels.bits_stored,
         "pixel_representation": int(pixels.signed),
         "pixel_keyword": "PixelData",
         "pixel_vr": "OW",
     }
 
 
-def _value_offset(stream: BinaryIO, syntax: UID) -> int | None:
-    """Where the Pixel Data value starts if the stream stands at that element (PS3.5 section 7.1)."""
+def _find_value(stream: BinaryIO, syntax: UID) -> PixelValue | str:
+    """The Pixel Data value if the stream stands at that element (PS3.5 section 7.1), else why there is none to use.
+
+    pydicom tolerates a file that is coded otherwise than its transfer syntax says. The pixels of such a file would be
+    read some bytes off, so it is refused: explicit coding shows a VR, and implicit coding no VR where the length is.
+    """
     head = stream.read(12)
-    group, element = np.frombuffer(head[:4].ljust(4), "<u2" if syntax.is_little_endian else ">u2").tolist()
+    order: Literal["little", "big"] = "little" if syntax.is_little_endian else "big"
+    group, element = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
     if len(head) < 8 or (group << 16 | element) != _PIXEL_DATA:
-        return None
-    return stream.tell() - len(head) + (8 if syntax.is_implicit_VR else 12)
+        return "no pixel data"
+    if (head[4:8] in _EXPLICIT_VRS) == syntax.is_implicit_VR:
+        return "pixel data that is coded otherwise than the transfer syntax says"
+    size = 8 if syntax.is_implicit_VR else 12
+    length = int.from_bytes(head[size - 4 : size], order)
+    if (length == _UNDEFINED_LENGTH) != syntax.is_encapsulated:
+        return "pixel data whose encapsulation contradicts the transfer syntax"
+    return PixelValue(stream.tell() - len(head) + size, length)
 
 
 def _inflated(file: BinaryIO) -> io.BytesIO:

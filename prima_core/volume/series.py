@@ -8,6 +8,7 @@
    tells them apart; failing that, if every position repeats equally often, the k-th plane at each position by number
    belongs to the k-th volume. Other repeats are duplicates and make the volume unusable.
 5. A volume has at least `LEAST_SLICES` positions (the depth of one patch) at even distances: a gap is a lost slice.
+   Its slices share frame of reference and pixel spacing, lie straight above each other, and have the size of a head.
 6. Of the usable volumes one is taken, by the first of these that decides: magnitude before real, phase, imaginary; the
    most slices; not one of several diffusion directions; images before maps, water and in-phase before fat (Dixon);
    trace before other diffusion weighting; the highest b-value; the first echo, time point, and number.
@@ -32,7 +33,12 @@ _Key = TypeVar("_Key", bound=Hashable)
 LEAST_SLICES = 4
 SAME_POSITION_MM = 0.05
 EVEN_WITHIN = 0.1  # of the usual distance between slices
+SMALLEST_SIDE = 32  # pixels: one patch of the model
+FIELD_OF_VIEW_MM = 50.0, 600.0
+SLICE_DISTANCE_MM = 0.2, 20.0
 _PARALLEL_WITHIN = 1e-3
+_SAME_SPACING_WITHIN = 1e-3  # of the pixel spacing; decimal strings are often rounded
+_STRAIGHT_WITHIN = 1.0  # pixels
 _LOWEST_DIRECTIONAL_B = 50  # below this, diffusion direction does not matter
 
 _COMPONENTS = ("magnitude", "real", "phase", "imaginary")
@@ -99,6 +105,7 @@ def choose_volume(images: Sequence[ImageHeader]) -> SliceStack:
     for candidate in sorted(candidates, key=_rank):
         try:
             _check_distances(candidate.slices)
+            _check_in_plane(candidate.slices)
         except UnusableSeries as refusal:
             refusals.append(refusal)
         else:
@@ -125,6 +132,11 @@ def _check_plane(frame: Frame) -> None:
         raise UnusableSeries("an image has no valid position or orientation")
     if frame.spacing is None:
         raise UnusableSeries("an image has no valid pixel spacing")
+    if min(frame.rows, frame.columns) < SMALLEST_SIDE:
+        raise UnusableSeries(f"an image has fewer than {SMALLEST_SIDE} rows or columns")
+    field = frame.rows * frame.spacing[0], frame.columns * frame.spacing[1]
+    if min(field) < FIELD_OF_VIEW_MM[0] or max(field) > FIELD_OF_VIEW_MM[1]:
+        raise UnusableSeries("the pixel spacing gives a field of view that is not that of a head")
     if not frame.slope or frame.intercept is None:
         raise UnusableSeries("an image has a malformed rescale slope or intercept")
 
@@ -187,6 +199,22 @@ def _check_distances(slices: Sequence[Slice]) -> None:
     usual = np.median(distances)
     if np.abs(distances - usual).max() > EVEN_WITHIN * usual:
         raise UnusableSeries("the distances between slices are uneven: slices are missing")
+    if not SLICE_DISTANCE_MM[0] <= usual <= SLICE_DISTANCE_MM[1]:
+        raise UnusableSeries("the distance between slices is not that of a scan of the head")
+
+
+def _check_in_plane(slices: Sequence[Slice]) -> None:
+    """A volume is a box: a slice that lies beside the others would be moved there by the resampling."""
+    if len({plane.frame.frame_of_reference for plane in slices} - {""}) > 1:
+        raise UnusableSeries("the slices have different frames of reference")
+    spacings = np.array([plane.frame.spacing for plane in slices], dtype=np.float64)
+    if np.abs(spacings / spacings[0] - 1).max() > _SAME_SPACING_WITHIN:
+        raise UnusableSeries("the slices have different pixel spacings")
+    positions = np.array([plane.frame.position for plane in slices], dtype=np.float64)
+    axes = np.reshape(np.array(slices[0].frame.orientation), (2, 3))  # of columns, of rows
+    shifts = (positions - positions[0]) @ axes.T / spacings[0][::-1]
+    if np.abs(shifts).max() > _STRAIGHT_WITHIN:
+        raise UnusableSeries("the slices do not lie straight above each other")
 
 
 def _rank(candidate: _Candidate) -> tuple[object, ...]:

@@ -75,6 +75,7 @@ def _parse_csa(header: bytes) -> dict[str, tuple[float, ...]]:
 
 def _numbers(values: list[bytes]) -> tuple[float, ...]:
     try:
-        return tuple(float(value) for value in values if value)
+        numbers = tuple(float(value) for value in values if value)
     except ValueError:
         return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()

@@ -12,6 +12,8 @@ import pytest
 from prima_core.base.errors import OutOfScope
 from prima_core.prepare import prepare_study
 from prima_core.scope import ScopeSettings
+from prima_core.volume.geometry import Volume, read_volume
+from prima_core.volume.series import SliceStack
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, write_enhanced, write_series, write_study
 
 
@@ -48,6 +50,23 @@ def test_a_broken_series_is_set_aside_and_the_study_goes_on(tmp_path: Path) -> N
     study = prepare_study(paths)
     assert [series.name for series in study.series] == ["SAG_T1", "COR_T2"]
     assert "cannot be decoded" in study.set_aside[0].reason
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Singular matrix"), MemoryError(), AssertionError("Test^Patient")])
+def test_an_error_nobody_thought_of_sets_one_series_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    first = iter([error])
+
+    def read(stack: SliceStack) -> Volume:
+        for raised in first:
+            raise raised
+        return read_volume(stack)
+
+    monkeypatch.setattr("prima_core.prepare.read_volume", read)
+    study = prepare_study(write_study(tmp_path))
+    assert [series.name for series in study.series] == ["SAG_T1", "COR_T2"]
+    assert [entry.reason for entry in study.set_aside] == [f"could not be read ({type(error).__name__})"]
 
 
 def test_too_few_whole_series_end_out_of_scope_with_all_reasons(tmp_path: Path) -> None:

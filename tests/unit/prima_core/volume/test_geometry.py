@@ -234,7 +234,7 @@ def test_a_run_length_stream_that_overflows_does_no_harm(tmp_path: Path) -> None
 def test_a_codestream_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
     def shrink(ds: Any, index: int) -> None:
         ds.compress("1.2.840.10008.1.2.4.90", generate_instance_uid=False)
-        ds.Rows, ds.Columns = 16, 16
+        ds.Rows, ds.Columns = 60, 60
 
     paths = write_series(
         tmp_path, head_phantom(6, 64, 64), STUDY, edit=shrink, transfer_syntax="1.2.840.10008.1.2.4.90"
@@ -243,10 +243,39 @@ def test_a_codestream_larger_than_the_header_says_is_not_decoded(tmp_path: Path)
         volume_of(paths)
 
 
+def test_values_greater_than_those_of_any_image_are_unusable(tmp_path: Path) -> None:
+    facts = SeriesFacts(extra={"RescaleSlope": "100000"})
+    with pytest.raises(UnusableSeries, match="greater than those of any image"):
+        volume_of(write_series(tmp_path, head_phantom(6, 64, 64), STUDY, facts))
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS_SYNTAXES)
+def test_bits_above_bits_stored_are_unusable(tmp_path: Path, syntax: str) -> None:
+    voxels = head_phantom(4, 64, 64)
+    voxels[2, 5, 5] |= 1 << 12
+
+    def narrow(ds: Any, index: int) -> None:
+        if syntax in LOSSLESS_SYNTAXES[4:]:
+            ds.compress(syntax, generate_instance_uid=False)
+        ds.BitsStored, ds.HighBit = 12, 11
+
+    facts = SeriesFacts(bits_stored=16)
+    with pytest.raises(UnusableSeries, match="beyond its Bits Stored"):
+        volume_of(write_series(tmp_path, voxels, STUDY, facts, edit=narrow, transfer_syntax=syntax))
+
+
+def test_more_slices_than_any_scan_has_are_refused(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path, np.zeros((1025, 32, 32), np.uint8), STUDY, SeriesFacts(spacing=(2, 2), gap=0.5))
+    with pytest.raises(UnusableSeries, match="larger than any"):
+        volume_of([path])
+
+
 def test_a_volume_beyond_all_reason_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
     def enlarge(ds: Any) -> None:
+        ds.compress(RLELossless, generate_instance_uid=False)  # native pixels would be too short for the header
         ds.Rows, ds.Columns = 8192, 8192
 
-    path = write_enhanced(tmp_path, head_phantom(16, 64, 64), STUDY, edit=enlarge)
+    facts = SeriesFacts(spacing=(0.02, 0.02))
+    path = write_enhanced(tmp_path, head_phantom(16, 64, 64), STUDY, facts, edit=enlarge, transfer_syntax=RLELossless)
     with pytest.raises(UnusableSeries, match="larger than any"):
         volume_of([path])

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 from prima_core.base.errors import OutOfScope
-from prima_core.volume.headers import StudyFiles, read_headers
+from prima_core.volume.headers import ImageHeader, StudyFiles, read_headers, read_image_header
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, mr_slices, write, write_series
 
 STUDY = StudyFacts(description="IRM cérébrale")
@@ -122,7 +122,8 @@ def test_one_uid_for_two_images_is_a_conflict_of_the_series(tmp_path: Path) -> N
     [
         ({"Rows": 0}, "image size"),
         ({"NumberOfFrames": 10**9}, "image size"),
-        ({"NumberOfFrames": 3}, "several frames"),
+        ({"NumberOfFrames": 3}, "shorter"),
+        ({"NumberOfFrames": 4, "Rows": 16, "Columns": 16}, "several frames"),
         ({"BitsAllocated": 64}, "pixel values"),
         ({"BitsStored": 40}, "pixel values"),
         ({"PixelRepresentation": 7}, "pixel values"),
@@ -135,6 +136,38 @@ def test_unreasonable_pixel_descriptions_are_a_problem(
     for keyword, value in attributes.items():
         setattr(ds, keyword, value)
     assert problem in read_headers([write(ds, tmp_path / "a.dcm")]).images[0].problem
+
+
+def test_a_number_of_frames_that_is_not_whole_is_a_problem(tmp_path: Path) -> None:
+    ds = mr_slices(head_phantom(1, 32, 32), STUDY)[0]
+    ds.NumberOfFrames = 123
+    path = write(ds, tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"IS\x04\x00123 ", b"IS\x04\x001.5 "))
+    assert "number of frames" in read_headers([path]).images[0].problem
+
+
+def test_a_malformed_rescale_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    ds = mr_slices(head_phantom(1, 32, 32), STUDY)[0]
+    ds.RescaleSlope = "1234"
+    path = write(ds, tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"DS\x04\x001234", b"DS\x04\x00abcd"))
+    assert read_headers([path]).images[0].frames[0].slope is None
+
+
+def test_an_error_nobody_thought_of_costs_one_file_and_tells_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = series(tmp_path)
+
+    def read(path: Path) -> ImageHeader:
+        if path == paths[0]:
+            raise ZeroDivisionError("Test^Patient")
+        return read_image_header(path)
+
+    monkeypatch.setattr("prima_core.volume.headers.read_image_header", read)
+    assert reasons(read_headers(paths)) == ["1 file(s): could not be read (ZeroDivisionError)"]
+    assert "ZeroDivisionError" in caplog.text
+    assert "Test^Patient" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from support.dicom_factory import (
     write_series,
 )
 
-STUDY, FACTS = StudyFacts(), SeriesFacts()
+STUDY, FACTS = StudyFacts(), SeriesFacts(spacing=(2.0, 2.0))
 SLICES = 6
 Mark = Callable[[Dataset], None]
 
@@ -162,7 +162,7 @@ def test_enhanced_frames_of_several_echoes_and_b_values_are_split_by_the_same_ru
 
 def test_enhanced_stacks_of_other_orientation_are_separate_volumes(tmp_path: Path) -> None:
     ds = enhanced_image(head_phantom(9, 32, 32), STUDY, FACTS, shared=False)
-    sagittal = SeriesFacts(plane="sagittal")
+    sagittal = SeriesFacts(plane="sagittal", spacing=(2.0, 2.0))
     for index, frame in enumerate(ds.PerFrameFunctionalGroupsSequence[:4]):
         frame.FrameContentSequence[0].StackID = "2"
         frame.PlaneOrientationSequence[0].ImageOrientationPatient = list(sagittal.orientation)
@@ -177,7 +177,7 @@ def test_enhanced_stacks_of_other_orientation_are_separate_volumes(tmp_path: Pat
 
 
 def test_slices_of_a_minority_size_are_left_out(tmp_path: Path) -> None:
-    small = write_series(tmp_path / "small", head_phantom(3, 16, 16), STUDY, FACTS)
+    small = write_series(tmp_path / "small", head_phantom(3, 40, 32), STUDY, FACTS)
     large = write_series(tmp_path / "large", head_phantom(8, 32, 32), STUDY, FACTS)
     stack = choose_volume(read_headers(small + large).images)
     assert len(stack.slices) == 8
@@ -195,6 +195,18 @@ BAD = {
     "position too short": (lambda ds, i: set_to(ImagePositionPatient=[1, 2])(ds), "no valid position"),
     "no spacing": (lambda ds, i: _drop(ds, "PixelSpacing", True), "pixel spacing"),
     "negative spacing": (lambda ds, i: set_to(PixelSpacing=["-1", "1"])(ds), "pixel spacing"),
+    "smallest spacing": (lambda ds, i: set_to(PixelSpacing=["1e-300"] * 2)(ds), "field of view"),
+    "spacing of a microscope": (lambda ds, i: set_to(PixelSpacing=["0.1"] * 2)(ds), "field of view"),
+    "spacing of a whole body": (lambda ds, i: set_to(PixelSpacing=["1", "20"])(ds), "field of view"),
+    "one other spacing": (lambda ds, i: set_to(PixelSpacing=["2", "2.1" if i == 4 else "2"])(ds), "pixel spacings"),
+    "one other frame of reference": (
+        lambda ds, i: set_to(FrameOfReferenceUID="1.2.3" if i == 4 else "1.2.4")(ds),
+        "frames of reference",
+    ),
+    "a slice beside the others": (lambda ds, i: _shift(ds, 0, aside=5.0 * (i == 4)), "straight above"),
+    "slices that lean": (lambda ds, i: _shift(ds, 0, aside=0.5 * i), "straight above"),
+    "slices too near": (lambda ds, i: _shift(ds, -3.9 * i), "distance between slices"),
+    "slices too far": (lambda ds, i: _shift(ds, 26.0 * i), "distance between slices"),
     "slope of zero": (lambda ds, i: set_to(RescaleSlope="0", RescaleIntercept="0")(ds), "rescale"),
 }
 
@@ -227,9 +239,27 @@ def test_positions_rounded_by_the_scanner_are_even(tmp_path: Path) -> None:
     assert len(choose_volume(read_headers(paths).images).slices) == 10
 
 
-def _shift(ds: Dataset, millimetres: float) -> None:
+def test_images_smaller_than_a_patch_are_unusable(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, head_phantom(8, 64, 31), STUDY, FACTS)
+    with pytest.raises(UnusableSeries, match="fewer than 32"):
+        choose_volume(read_headers(paths).images)
+
+
+def test_oblique_slices_with_rounded_cosines_and_positions_lie_straight(tmp_path: Path) -> None:
+    def rounded(ds: Dataset, index: int) -> None:
+        ds.ImagePositionPatient = [round(float(x), 2) for x in ds.ImagePositionPatient]
+        ds.ImageOrientationPatient = [round(float(x), 4) for x in ds.ImageOrientationPatient]
+
+    angle = np.radians(23.7)
+    plane = (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
+    facts = SeriesFacts(plane=plane, spacing=(2.0, 2.0), gap=6.0)
+    paths = write_series(tmp_path, head_phantom(30, 32, 32), STUDY, facts, edit=rounded)
+    assert len(choose_volume(read_headers(paths).images).slices) == 30
+
+
+def _shift(ds: Dataset, millimetres: float, aside: float = 0.0) -> None:
     x, y, z = ds.ImagePositionPatient
-    ds.ImagePositionPatient = [x, y, float(z) + millimetres]
+    ds.ImagePositionPatient = [float(x) + aside, y, float(z) + millimetres]
 
 
 def _tilt(ds: Dataset, tilted: bool) -> None:

@@ -36,6 +36,15 @@ def drop_count(ds: Dataset) -> None:
     ds[0x00291010].value = csa_header(SliceNormalVector=["0", "0", "1"])
 
 
+def endless_count(ds: Dataset) -> None:
+    del ds[0x0019100A]
+    ds[0x00291010].value = csa_header(NumberOfImagesInMosaic=["inf"], SliceNormalVector=["0", "0", "1"])
+
+
+def normal_of_no_numbers(ds: Dataset) -> None:
+    ds[0x00291010].value = csa_header(SliceNormalVector=["nan", "0", "1"])
+
+
 def drop_gap(ds: Dataset) -> None:
     del ds.SpacingBetweenSlices
 
@@ -52,6 +61,8 @@ def change_grid(ds: Dataset) -> None:
     ("edit", "problem"),
     [
         (drop_count, "without the number of its slices"),
+        (endless_count, "without the number of its slices"),
+        (normal_of_no_numbers, "without a slice normal"),
         (drop_gap, "slice spacing"),
         (turn_normal, "contradicts its orientation"),
         (change_grid, "no multiple of its grid"),
