@@ -45,6 +45,7 @@ from support.peers import AE_TITLE, free_port, read_rows
 HANG_SECONDS = 300  # only so that a broken test ends
 LOOK_AGAIN_SECONDS = 0.05
 SENDER = "SENDER"
+ENDS_WITHOUT_REPORT = {"out_of_scope", "dead"}
 PLANES_BY_NAME = {"AX": "axial", "SAG": "sagittal", "COR": "coronal"}
 
 T = TypeVar("T")
@@ -197,11 +198,14 @@ class Node:
         return found
 
     def wait_for_state(self, uid: str, *states: str, revision: int = 1) -> StudyView:
-        """Wait until a revision of a study is in one of these states."""
+        """Wait until a revision of a study is in one of these states; fails at once when it ends in another."""
 
         def there() -> StudyView | None:
             found = self.registry.study(uid)
-            return found if found and found.state in states and found.revision == revision else None
+            if found is None or found.revision != revision:
+                return None
+            assert found.state in states or found.state not in ENDS_WITHOUT_REPORT, f"{found.state}: {found.reason}"
+            return found if found.state in states else None
 
         return self.wait(there, f"a study is {' or '.join(states)}")
 
