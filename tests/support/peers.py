@@ -53,7 +53,7 @@ run_receiver(configuration, Registry(configuration.node.database_url), threading
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody uses, below those that outgoing connections take: it stays free for a while."""
+    """A free TCP port of loopback, below those that outgoing connections take: it stays free for a while."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
