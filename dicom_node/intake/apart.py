@@ -26,8 +26,15 @@ def compare_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
     questions = "".join(json.dumps([str(first), str(second)]) + "\n" for first, second in pairs)
     command = [sys.executable, "-m", "dicom_node.intake.apart"]
     try:
+        # A library's warnings may quote what a sender sent, so nothing of standard error is kept.
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, input=questions, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS, check=False
+            command,
+            input=questions,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         ).stdout
     except subprocess.TimeoutExpired as error:
         answer = (error.stdout or b"").decode()

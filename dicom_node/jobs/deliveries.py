@@ -28,6 +28,8 @@ class DeliveryBook(Database):
             earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
+        # Images of two patients under one study: whatever was made of them stays here.
+        of_dead_study = sa.exists().where(studies.c.id == deliveries.c.study_id, studies.c.state == StudyState.DEAD)
         due = sa.or_(
             sa.and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.next_attempt_at <= at),
             sa.and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_until < at),
@@ -35,7 +37,7 @@ class DeliveryBook(Database):
         with self._write() as connection:
             row = connection.execute(
                 sa.select(deliveries)
-                .where(deliveries.c.destination == destination, due, ~waits_for_earlier, ~paused)
+                .where(deliveries.c.destination == destination, due, ~waits_for_earlier, ~paused, ~of_dead_study)
                 .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)

@@ -299,6 +299,14 @@ def test_reports_of_one_study_reach_a_destination_in_order(registry: Registry) -
     assert registry.delivered(second, 1003)
 
 
+def test_a_report_of_a_study_that_became_dead_is_not_sent(registry: Registry) -> None:
+    complete(registry)
+    run_and_report(registry, "1.2.3", "a")
+    registry.record_arrivals([arrival(2, at=500, patient_key="someone else::")])
+    assert state(registry) == "dead"
+    assert registry.claim_delivery("o", "a", 1e9, 600) is None
+
+
 def test_a_pause_holds_one_destination_or_all(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a", "b")
