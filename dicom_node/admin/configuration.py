@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+from sqlalchemy.engine import make_url
 
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile
 from dicom_node.admin.output import Json, print_json, result
@@ -26,9 +27,8 @@ def check(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
 
 @app.command()
 def show(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Print the effective configuration, defaults included."""
-    loaded = load_configuration(config)
-    if json:
-        print_json(loaded.model_dump(mode="json", by_alias=True))
-    else:
-        result.print(loaded.model_dump_json(by_alias=True, indent=2))
+    """Print the effective configuration as JSON, defaults included and the database's password hidden."""
+    shown = load_configuration(config).model_dump(mode="json", by_alias=True)
+    if shown["node"]["database"] is not None:
+        shown["node"]["database"] = make_url(shown["node"]["database"]).render_as_string(hide_password=True)
+    print_json(shown)

@@ -148,12 +148,8 @@ class DeliveryBook(Database):
 
     def _close_study(self, connection: sa.Connection, study: str, at: float) -> bool:
         newest = sa.select(sa.func.max(results.c.id)).where(results.c.study_id == study).scalar_subquery()
-        open_ones = connection.execute(
-            sa.select(sa.func.count())
-            .select_from(deliveries)
-            .where(deliveries.c.result_id == newest, deliveries.c.state != DeliveryState.DELIVERED)
-        ).scalar_one()
-        if open_ones:
+        states = connection.scalars(sa.select(deliveries.c.state).where(deliveries.c.result_id == newest)).all()
+        if set(states) != {DeliveryState.DELIVERED}:  # none at all: the newest result is held, or has no route
             return False
         of_newest = studies.c.revision == (
             sa.select(results.c.revision).where(results.c.id == newest).scalar_subquery()
