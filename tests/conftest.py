@@ -14,7 +14,8 @@ from prima_core.random_weights import demo, write_random_bundle
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
-from support.postgres import PostgresServer  # noqa: E402 - found only from here on
+from support.command_line import Cli, command  # noqa: E402 - found only from here on
+from support.postgres import PostgresServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,12 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "bundle"
     write_random_bundle(folder, demo(), name="test")
     return folder
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run `dicom-node` in this process."""
+    return command(capfd, monkeypatch)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)])

@@ -15,6 +15,7 @@ from dicom_node.base.types import Level
 from dicom_node.demo.archive import AE_TITLE, Archive
 from dicom_node.reporting.codes import Concept, diagnosis, priority, referral, report_code
 from prima_core.import_prima import import_prima
+from support.command_line import Cli
 from support.node import Node, destination, dicom_node, evidence
 from support.peers import store
 
@@ -95,12 +96,12 @@ def test_the_reports_numbers_are_the_references(report: tuple[Dataset, Path], go
 
 
 def test_infer_says_the_same_as_the_report_and_the_reference(
-    report: tuple[Dataset, Path], golden: Path, bundle: Path
+    report: tuple[Dataset, Path], golden: Path, bundle: Path, cli: Cli
 ) -> None:
     document, study = report
-    done = dicom_node("infer", str(study), "--bundle", str(bundle), "--precision", "fp32", "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    done = cli("infer", study, "--bundle", bundle, "--precision", "fp32", "--json")
+    assert done.code == 0, done.err
+    answer = done.json
     assert scores(document) == pytest.approx(by_display(answer["diagnosis"]), abs=TOLERANCE)
     reference = json.loads((golden / "GOLD0001.json").read_text())
     for task in ("diagnosis", "referral", "priority"):

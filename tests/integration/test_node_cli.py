@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -21,14 +22,16 @@ from safetensors.numpy import load_file, save_file
 
 from dicom_node.admin import main as command_line
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable
-from dicom_node.base.events import Event
+from dicom_node.base.events import Event as LogEvent
 from dicom_node.demo.archive import AE_TITLE, Archive
 from dicom_node.jobs.tables import results
+from dicom_node.stages import load_worker
 from prima_core import bundle as bundles
 from prima_core.base.errors import BundleError
+from support.command_line import Cli
 from support.dicom_factory import StudyFacts, write
 from support.node import Node, destination, dicom_node, evidence, send, small_study
-from support.peers import listening
+from support.peers import free_port, listening, receiver
 
 pytestmark = pytest.mark.slow
 
@@ -42,38 +45,6 @@ INFER_KEYS = {
     *("study_instance_uid", "state", "reason", "bundle", "series", "set_aside"),
     *("diagnosis", "referral", "priority", "precision", "seconds"),
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be one JSON document and nothing else."""
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Outcome]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run `dicom-node` in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["dicom-node", *(str(argument) for argument in arguments)])
-        with pytest.raises(SystemExit) as end:
-            command_line.main()
-        said = capfd.readouterr()
-        return Outcome(int(end.value.code or 0), said.out, said.err)
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -254,7 +225,7 @@ def test_an_urgent_study_overtakes_those_that_wait(site: Site, on_site: Cli) -> 
         assert [item["study_instance_uid"] for item in queue.json] == order
         assert [item["urgent"] for item in queue.json] == [True, False, False]
     ids = [node.wait_for_state(uid, "delivered").id for uid in order]
-    claimed = [line["study"] for line in node.log_lines() if line["number"] == Event.STUDY_CLAIMED.number]
+    claimed = [line["study"] for line in node.log_lines() if line["number"] == LogEvent.STUDY_CLAIMED.number]
     assert [study for study in claimed if study in ids] == ids
     assert on_site("queue", "--json").json == []
 
@@ -272,19 +243,21 @@ def test_an_untrained_model_reports_and_its_result_stays_until_the_site_allows_i
     tmp_path: Path, random_bundle: Path, cli: Cli
 ) -> None:
     study = StudyFacts()
-    with Archive(tmp_path / "archive") as archive:
-        goals = [destination("pacs", AE_TITLE, archive.port)]
-        model = {"allow_nonclinical": False}
-        with Node(tmp_path, random_bundle, destinations=goals, model=model) as node:
-            assert set(send(node.port, small_study(study))) == {0}
-            node.wait_for_state(study.study_uid, "reported")
-            [shown] = cli("studies", "--json", "--config", node.config).json
-            assert "untrained" in shown["reason"]
-            assert "model.allow_nonclinical" in shown["reason"]
-            assert shown["deliveries"] == []
-            assert shown["training_state"] == "untrained"
-            assert len(node.rows(results)) == 1
-        assert archive.reports == []
+    goals = [destination("pacs", AE_TITLE, free_port())]
+    node = Node(tmp_path, random_bundle, destinations=goals, model={"allow_nonclinical": False})
+    with receiver(tmp_path) as receiving:
+        assert set(send(receiving.port, small_study(study))) == {0}
+        receiving.standings()
+    now = time.time()
+    node.registry.close_quiet(quiet_since=now, opened_before=0, at=now)
+    load_worker(node.configuration, node.registry, Event(), "worker-").work_once(Event())
+    [shown] = cli("studies", "--json", "--config", node.config).json
+    assert shown["state"] == "reported"
+    assert "untrained" in shown["reason"]
+    assert "model.allow_nonclinical" in shown["reason"]
+    assert (shown["deliveries"], shown["training_state"]) == ([], "untrained")
+    assert [row.sop_instance_uid for row in node.rows(results)] == [shown["sr_sop_instance_uid"]]
+    node.registry.close()
 
 
 @pytest.mark.parametrize(
@@ -423,7 +396,7 @@ def incomplete(original: Path, folder: Path) -> tuple[Path, str]:
 
 
 @pytest.mark.parametrize("damage", [altered, incomplete])
-def test_a_damaged_bundle_keeps_the_node_from_starting_and_is_named(
+def test_a_damaged_bundle_is_no_model_and_what_is_wrong_with_it_is_named(
     tmp_path: Path, random_bundle: Path, cli: Cli, damage: Callable[[Path, Path], tuple[Path, str]]
 ) -> None:
     bundle, named = damage(random_bundle, tmp_path)
@@ -431,20 +404,18 @@ def test_a_damaged_bundle_keeps_the_node_from_starting_and_is_named(
     assert (refused.code, refused.out) == (1, "")
     assert named in refused.err
     node = Node(tmp_path / "node", bundle)
+    with pytest.raises(ConfigurationError, match=rf"model\.bundle: .*{named}"):
+        load_worker(node.configuration, node.registry, Event(), "worker-")
+    node.registry.close()
+
+
+def test_a_node_with_a_damaged_bundle_does_not_start(tmp_path: Path, random_bundle: Path) -> None:
+    bundle, named = altered(random_bundle, tmp_path)
+    node = Node(tmp_path / "node", bundle)
     served = dicom_node("serve", "--config", str(node.config))
     assert (served.returncode, served.stdout) == (2, "")
-    assert f"model.bundle: {named}" in served.stderr or f"tensor {named} is missing" in served.stderr
+    assert f"model.bundle: {named}" in served.stderr
     assert not listening(node.port)
-
-
-@pytest.mark.parametrize("key", ["port", "http_port"])
-def test_a_port_in_use_keeps_the_node_from_starting_and_is_named(
-    tmp_path: Path, random_bundle: Path, site: Site, key: str
-) -> None:
-    node = Node(tmp_path, random_bundle, node={key: getattr(site.node.configuration.node, key)})
-    served = dicom_node("serve", "--config", str(node.config))
-    assert served.returncode == 2
-    assert f"node.{key}" in served.stderr
 
 
 def test_a_node_without_a_bundle_does_not_start(tmp_path: Path) -> None:

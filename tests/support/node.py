@@ -106,6 +106,11 @@ class Node:
         self.launch()
         self.wait(self.healthy, "the node is ready")
 
+    def start_unless_running(self) -> None:
+        """Start it where an earlier test left it stopped."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def launch(self) -> subprocess.Popen[bytes]:
         """Start `dicom-node serve` and do not wait."""
         with (self._folder / "node.log").open("ab") as log:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.base.config import configuration_from
+from dicom_node.base.errors import ConfigurationError
 from dicom_node.console.http import EXPECTED, Console, health_problems
 from dicom_node.demo.ports import free_ports
 from dicom_node.jobs.registry import Registry
@@ -52,6 +53,12 @@ def test_healthy_means_every_process_beats_and_is_ready(console: Console, regist
     assert len(json.loads(text)["problems"]) == len(EXPECTED)
     all_beat(registry)
     assert get(console, "/healthz") == (200, '{"ok": true, "problems": []}')
+
+
+def test_a_port_in_use_is_a_configuration_error(console: Console, registry: Registry, tmp_path: Path) -> None:
+    same = configuration_from({"node": {"storage": ".", "http_port": console.port}}, tmp_path)
+    with pytest.raises(ConfigurationError, match=r"node\.http_port"):
+        Console(same, registry)
 
 
 def test_a_silent_or_loading_process_is_named(registry: Registry) -> None:
