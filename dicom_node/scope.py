@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dicom_node.base.config import Configuration
-from prima_core.scope import Exclusion, ScopeSettings
+from prima_core.exclusion import Exclusion
+from prima_core.scope import ScopeSettings
 
 
 def scope_settings(configuration: Configuration) -> ScopeSettings:

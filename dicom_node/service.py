@@ -9,29 +9,32 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
-
-from sqlalchemy.exc import OperationalError
+from contextlib import suppress
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.console.http import Console
 from dicom_node.intake.apart import compare_apart
 from dicom_node.intake.receiver import run_receiver
 from dicom_node.jobs.database import migrate
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.pulse import Pulse
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.sending.outbox import Outbox
+from dicom_node.sending.routes import HOW_TO_RELEASE
 from dicom_node.sending.storescu import store
-from dicom_node.supervisor import only_one, stop_on_signals, stop_with_supervisor, supervise
+from dicom_node.storage import check_belongs_together, only_one
+from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
 from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
 BEAT_SECONDS = 5.0
+SIGN_OF_LIFE = b"."
 
 
-def serve(configuration: Configuration, config_file: Path) -> None:
+def serve(configuration: Configuration) -> None:
     """Run the whole node until it is told to stop.
 
     Raises ConfigurationError when it cannot start: no bundle or an altered one, a port in use, another node on the same
@@ -41,17 +44,30 @@ def serve(configuration: Configuration, config_file: Path) -> None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
     with only_one(configuration.node.storage) as lock:
         migrate(configuration.node.database_url)
-        supervise(configuration, config_file, lock)
+        registry = Registry(configuration.node.database_url)
+        check_belongs_together(configuration, registry)
+        registry.close()
+        # A process that is started again later must not run under a file that was edited meanwhile.
+        frozen = configuration.node.storage / "configuration.json"
+        replace_file(frozen, configuration.to_json().encode())
+        supervise(configuration, frozen, lock)
 
 
 def configured_bundle(configuration: Configuration) -> BundleManifest | None:
-    """The manifest of the bundle that the file names, if it names one. Raises ConfigurationError."""
+    """The manifest of the bundle that the file names, if it names one.
+
+    Raises ConfigurationError, also when a priority output of the bundle has no level: studies would end `dead`.
+    """
     if configuration.model.bundle is None:
         return None
     try:
-        return read_manifest(configuration.model.bundle)
+        manifest = read_manifest(configuration.model.bundle)
     except BundleError as error:
         raise ConfigurationError(f"model.bundle: {error}") from error
+    missing = [output for output in manifest.labels["priority"] if output not in configuration.worklist.mapping]
+    if missing:
+        raise ConfigurationError(f"worklist.mapping: no entry for {', '.join(missing)}, which the bundle may answer")
+    return manifest
 
 
 def run_process(role: str, configuration: Configuration) -> None:
@@ -63,7 +79,7 @@ def run_process(role: str, configuration: Configuration) -> None:
     stop_with_supervisor()
     registry = Registry(configuration.node.database_url)
     beat = Heartbeat(registry, role, stop)
-    roles: dict[str, Callable[[Configuration, Registry, Heartbeat, threading.Event], None]] = {
+    roles: dict[str, Role] = {
         "receiver": _receiver,
         "scheduler": _scheduler,
         "worker": _worker,
@@ -80,9 +96,13 @@ def run_process(role: str, configuration: Configuration) -> None:
 
 
 class Heartbeat:
-    """Says in the registry that this process lives, every few seconds, and what it does."""
+    """Says to the supervisor and in the registry that this process lives, every few seconds, and what it does.
+
+    Once `pulse` is given, only while the work moves on.
+    """
 
     def __init__(self, registry: Registry, role: str, stop: threading.Event) -> None:
+        self.pulse: Pulse | None = None
         self._registry = registry
         self._role = role
         self._stop = stop
@@ -100,10 +120,17 @@ class Heartbeat:
             self._beat()
 
     def _beat(self) -> None:
+        if self.pulse is not None and not self.pulse.alive():
+            return
+        with suppress(BrokenPipeError):  # the supervisor is gone; the end of standard input stops this process
+            os.write(1, SIGN_OF_LIFE)
         try:
             self._registry.beat(self._role, os.getpid(), self._status, time.time())
-        except OperationalError as error:
+        except DATABASE_AWAY as error:
             log(Event.JOB_FAILED, "warning", job="heartbeat", error=type(error).__name__)
+
+
+Role = Callable[[Configuration, Registry, Heartbeat, threading.Event], None]
 
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
@@ -117,6 +144,8 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     registry.return_deliveries(kind)
     names = [destination.name for destination in configuration.destinations]
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")
+    if not configuration.model.allow_nonclinical:
+        registry.note_held(f"held: its model is not clinical; {HOW_TO_RELEASE}")
     console = Console(configuration, registry)
     scheduler = Housekeeping(configuration, registry, compare_apart).scheduler()
     console.start()
@@ -134,8 +163,11 @@ def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, s
     from dicom_node.stages import load_worker
 
     beat.say("loading the model")
-    worker = load_worker(configuration, registry, stop, owner_kind=f"{_node_key(configuration)}-worker-")
+    pulse = Pulse()
+    worker = load_worker(configuration, registry, stop, pulse, owner_kind=f"{_node_key(configuration)}-worker-")
     stop_on_signals(stop)  # only now: while it loads there is nothing to finish, and it may take long
+    pulse.beat()
+    beat.pulse = pulse
     beat.say("ready")
     worker.run(stop)
 

@@ -9,25 +9,26 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicom_node.base.config import Configuration
-from dicom_node.base.errors import ConfigurationError, Stopped
+from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.errors import ConfigurationError, ImagesGone, Stopped
 from dicom_node.base.events import Event, log
-from dicom_node.base.types import Claim, ModelIdentity, Report, Score, StudyFacts, StudyResult
+from dicom_node.base.types import Claim, ModelIdentity, Report, Score, StudyFacts, StudyResult, ToSend
+from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
 from dicom_node.reporting.codes import finding_of
-from dicom_node.reporting.document import build_report
-from dicom_node.reporting.write import write_report
+from dicom_node.reporting.document import build_report, variant_uid
+from dicom_node.reporting.source import check_source
+from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.worklist.ranking import rank
 from prima_core.base.calibration import probability
-from prima_core.base.errors import BundleError, OutOfScope
+from prima_core.base.errors import BundleError, OutOfScope, PrimaError
 from prima_core.base.types import PreparedStudy, StudyPrediction
 from prima_core.bundle import Bundle, build_model, load_bundle
 from prima_core.prepare import prepare_study
 from prima_core.prima import Prima
-from prima_core.volume.headers import read_image_header
 
 
 def model_identity(bundle: Bundle) -> ModelIdentity:
@@ -40,13 +41,20 @@ class StudyStages:
     """prepare → predict → report → hand over, for one bundle."""
 
     def __init__(
-        self, configuration: Configuration, registry: Registry, bundle: Bundle, model: Prima, stop: threading.Event
+        self,
+        configuration: Configuration,
+        registry: Registry,
+        bundle: Bundle,
+        model: Prima,
+        stop: threading.Event,
+        pulse: Pulse,
     ) -> None:
         self._configuration = configuration
         self._registry = registry
         self._bundle = bundle
         self._model = model
         self._stop = stop
+        self._pulse = pulse
         self._identity = model_identity(bundle)
         self._scope = scope_settings(configuration)
 
@@ -55,22 +63,47 @@ class StudyStages:
         return Stages(self.prepare, self.predict, self.report, self.hand_over)
 
     def prepare(self, claim: Claim) -> PreparedStudy:
-        """Spool files → tokens, after the scope check. Raises OutOfScope."""
+        """Spool files → tokens, after the scope check.
+
+        Raises OutOfScope, ReportError when no report could be written of this study, ImagesGone when files are missing.
+        """
         if set(self._configuration.scope.exclude.ae_titles) & set(claim.calling_aes):
             raise OutOfScope("the site excludes studies of this calling AE title")
         spool = self._configuration.node.spool
-        return prepare_study([spool / path for _, path in claim.images], self._scope, self._go_on)
+        try:
+            study = prepare_study([spool / path for _, path in claim.images], self._scope, self._go_on)
+            check_source([self._file(claim, series.sop_instance_uids[0]) for series in study.series])
+        except FileNotFoundError as error:
+            self._note_lost(claim)
+            raise ImagesGone("images of the study are missing from the spool") from error
+        return study
 
-    def predict(self, studies: Sequence[PreparedStudy]) -> Sequence[StudyPrediction]:
+    def _note_lost(self, claim: Claim) -> None:
+        """A folder without a single image is no sign that they are lost: it may not be mounted."""
+        spool = self._configuration.node.spool
+        lost = [path for _, path in claim.images if not (spool / path).exists()]
+        if len(lost) < len(claim.images):
+            self._registry.mark_lost(lost, time.time())
+
+    def predict(self, studies: Sequence[PreparedStudy]) -> Sequence[StudyPrediction | PrimaError]:
         """The model, all studies at once. Raises Stopped between two chunks of tokens when the node stops."""
         return self._model.predict(studies, self._go_on)
 
     def report(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> Report:
-        """A durable Structured Report. Raises ReportError or DiskFull."""
+        """A durable Structured Report, and a variant of it for each further SOP class that a destination takes.
+
+        Raises ReportError or DiskFull.
+        """
+        settings = self._configuration.report
         result = self._result(claim, study, prediction)
+        files = [self._file(claim, uid) for uid in result.sop_instance_uids]
         created = datetime.now(UTC)
-        document = build_report(result, self._used_files(claim, study), self._configuration.report, created)
+        document = build_report(result, files, settings, created)
         path = write_report(document, self._configuration.node.outgoing)
+        for sop_class in {self._configuration.sop_class_for(chosen) for chosen in self._chosen(claim, study)}:
+            if sop_class != settings.sop_class:
+                variant = build_report(result, files, settings, created, sop_class)
+                write_report(variant, self._configuration.node.outgoing)
         return Report(
             sop_instance_uid=str(document.SOPInstanceUID),
             series_instance_uid=str(document.SeriesInstanceUID),
@@ -83,16 +116,25 @@ class StudyStages:
             created_at=created.timestamp(),
         )
 
-    def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> tuple[list[tuple[str, str]], str | None]:
-        """(destination, kind) of every delivery, and why the result is held, if it is."""
+    def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> tuple[list[ToSend], str | None]:
+        """What is sent where, and why the result is held, if it is."""
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
             return [], hold
-        first = read_image_header(self._used_files(claim, study)[0])
-        facts = StudyFacts(study.description, first.age_years, claim.calling_aes)
-        names = destinations_for(self._configuration, facts)
-        chosen = [self._configuration.destination(name) for name in names]
-        return [(destination.name, "sr") for destination in chosen if "sr" in destination.objects], None
+        return [self._to_send(report, destination, claim) for destination in self._chosen(claim, study)], None
+
+    def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
+        """The destinations that the study's report is routed to."""
+        facts = StudyFacts(study.description, study.age_years, claim.calling_aes)
+        routed = [self._configuration.destination(name) for name in destinations_for(self._configuration, facts)]
+        return [destination for destination in routed if "sr" in destination.objects]
+
+    def _to_send(self, report: Report, destination: Destination, claim: Claim) -> ToSend:
+        sop_class = self._configuration.sop_class_for(destination)
+        if sop_class == self._configuration.report.sop_class:
+            return ToSend(destination.name, "sr", report.path)
+        uid = variant_uid(report.sop_instance_uid, sop_class)
+        return ToSend(destination.name, "sr", report_name(claim.study_instance_uid, uid))
 
     def _result(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> StudyResult:
         notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
@@ -121,21 +163,22 @@ class StudyStages:
             scores.append(Score(name, logit, threshold, calibrated))
         return tuple(scores)
 
-    def _used_files(self, claim: Claim, study: PreparedStudy) -> list[Path]:
-        paths = dict(claim.images)
-        spool = self._configuration.node.spool
-        return [spool / paths[uid] for series in study.series for uid in series.sop_instance_uids]
+    def _file(self, claim: Claim, sop_instance_uid: str) -> Path:
+        return self._configuration.node.spool / dict(claim.images)[sop_instance_uid]
 
     def _go_on(self, _done: int, _total: int) -> None:
+        self._pulse.beat()
         if self._stop.is_set():
             raise Stopped("the node stops")
 
 
-def load_worker(configuration: Configuration, registry: Registry, stop: threading.Event, owner_kind: str) -> Worker:
+def load_worker(
+    configuration: Configuration, registry: Registry, stop: threading.Event, pulse: Pulse, owner_kind: str
+) -> Worker:
     """Load the bundle once and take back what an earlier worker left; the worker is ready to run until `stop` is set.
 
-    owner_kind: begins the owner's name of every worker of this node. Raises ConfigurationError when the bundle is
-    missing, altered or incomplete; the message says which file or tensor.
+    pulse: beaten at every step of the work. owner_kind: begins the owner's name of every worker of this node. Raises
+    ConfigurationError when the bundle is missing, altered or incomplete; the message says which file or tensor.
     """
     model_settings = configuration.model
     if model_settings.bundle is None:
@@ -151,9 +194,10 @@ def load_worker(configuration: Configuration, registry: Registry, stop: threadin
         log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker died")
     return Worker(
         registry,
-        StudyStages(configuration, registry, bundle, model, stop).as_stages(),
+        StudyStages(configuration, registry, bundle, model, stop, pulse).as_stages(),
         owner=owner_kind + uuid.uuid4().hex[:8],
         token_budget=model_settings.token_budget,
         max_attempts=model_settings.max_attempts,
         retry_seconds=model_settings.retry_seconds,
+        pulse=pulse,
     )

@@ -2,21 +2,20 @@
 
 Receiver, worker and scheduler are processes of their own so that inference never slows an association down and any of
 them may be killed at any moment. A child stops when it is told to (SIGTERM) or when its supervisor is gone (its
-standard input, a pipe that only the supervisor holds open, ends). Children hold the storage's lock as well, so that a
-new node begins only when the last process of the one before is gone.
+standard input, a pipe that only the supervisor holds open, ends). It writes signs of life to its standard output and is
+killed when they stay out. Children hold the storage's lock as well, so that a new node begins only when the last
+process of the one before is gone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -30,21 +29,22 @@ FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 STOP_SECONDS = 60.0
-TAKEOVER_SECONDS = 10.0  # what the children of a supervisor that died may take to stop
+SILENCE_SECONDS = 180.0  # without a sign of life on its standard output a process is killed and started again
 WRONG_CONFIGURATION = 2  # exit status of a process whose configuration keeps it from starting
 
 
 class Child:
     """One role's process and the wait before its next start."""
 
-    def __init__(self, role: str, command: list[str], lock: int) -> None:
+    def __init__(self, role: str, command: list[str], lock: int, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.role = role
         self._command = command
         self._lock = lock
+        self._silence = silence_seconds
         self._starts = 0
         self._wait = FIRST_RESTART_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
+        self._started = self._heard = 0.0
         self._start_at = 0.0
 
     def ensure_running(self) -> None:
@@ -53,6 +53,7 @@ class Child:
         Raises ConfigurationError when its configuration kept it from starting at all: another start ends the same way.
         """
         if self._process is not None:
+            self._kill_if_silent(self._process)
             code = self._process.poll()
             if code is None:
                 return
@@ -77,13 +78,25 @@ class Child:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            self._command, stdin=subprocess.PIPE, pass_fds=[self._lock]
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self._lock]
         )
         self._starts += 1
-        self._started = time.monotonic()
+        self._started = self._heard = time.monotonic()
         log(Event.PROCESS_STARTED, process=self.role, pid=self._process.pid)
 
+    def _kill_if_silent(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        while select.select([process.stdout], [], [], 0)[0] and os.read(process.stdout.fileno(), 4096):
+            self._heard = time.monotonic()
+        if time.monotonic() - self._heard > self._silence:
+            log(Event.PROCESS_SILENT, "error", process=self.role, pid=process.pid)
+            process.kill()
+            process.wait()
+
     def _note_end(self, code: int) -> None:
+        if self._process is not None and self._process.stdin is not None and self._process.stdout is not None:
+            self._process.stdin.close()
+            self._process.stdout.close()
         self._process = None
         if time.monotonic() - self._started > STEADY_SECONDS:
             self._wait = FIRST_RESTART_SECONDS
@@ -95,7 +108,7 @@ class Child:
 
 
 def supervise(configuration: Configuration, config_file: Path, lock: int) -> None:
-    """Run the node until SIGTERM or SIGINT. lock: descriptor of the storage's lock, see `only_one`.
+    """Run the node until SIGTERM or SIGINT. lock: descriptor of the storage's lock, see `storage.only_one`.
 
     Raises ConfigurationError when a process refuses to start with this configuration; the others are stopped then.
     """
@@ -135,27 +148,3 @@ def stop_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
-
-
-@contextmanager
-def only_one(storage: Path) -> Iterator[int]:
-    """Hold the storage's lock; gives its descriptor, which children inherit.
-
-    Waits for what is left of a node whose supervisor died. Raises ConfigurationError when another node keeps running.
-    """
-    storage.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (storage / ".lock").open("w") as lock:
-        patience = time.monotonic() + TAKEOVER_SECONDS
-        while not _locked(lock.fileno()):
-            if time.monotonic() > patience:
-                raise ConfigurationError(f"node.storage: another node already runs on {storage}")
-            time.sleep(POLL_SECONDS)
-        yield lock.fileno()
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -16,12 +16,12 @@ from prima_core.base.errors import OutOfScope, UnusableSeries
 from prima_core.base.types import PreparedSeries, PreparedStudy, SetAside
 from prima_core.names import series_name
 from prima_core.scope import ScopeSettings, SeriesImages, StudySelection, select_series, too_few
+from prima_core.volume.faults import unexpected
 from prima_core.volume.geometry import Volume, read_volume
 from prima_core.volume.headers import read_headers
 from prima_core.volume.patches import PatchGrid, patch_grid
 from prima_core.volume.selection import kept_patches
 from prima_core.volume.series import LEAST_SLICES, choose_volume
-from prima_core.volume.unexpected import unexpected
 
 OnProgress = Callable[[int, int], None]
 
@@ -31,7 +31,8 @@ def prepare_study(
 ) -> PreparedStudy:
     """All usable series of one study, in the order of their numbers, ready for the tokenizer.
 
-    `on_progress` is told the series done and their total. Raises OutOfScope when the study is not one to read.
+    `on_progress` is told the series done and their total. Raises OutOfScope when the study is not one to read,
+    TwoPatients, and the machine's own trouble (MemoryError, an OSError with an errno), which says nothing of the study.
     """
     settings = settings or ScopeSettings()
     return prepare_selection(select_series(read_headers(files), settings), settings, on_progress)
@@ -59,6 +60,7 @@ def prepare_selection(
         description=selection.study_description,
         series=tuple(series),
         set_aside=tuple(set_aside),
+        age_years=selection.age_years,
     )
 
 
@@ -66,7 +68,9 @@ def prepare_series(images: SeriesImages, max_kept_tokens: int) -> PreparedSeries
     """One series as its kept patches. Raises UnusableSeries with the reason."""
     stack = choose_volume(images.images)
     volume = read_volume(stack)
-    patches, token_ids, thinning = _within_limit(volume, max_kept_tokens)
+    patches, token_ids, step = _within_limit(volume, max_kept_tokens)
+    used = volume.slices[::step]
+    thinning = (f"one slice in {step} of {len(volume.slices)} was used, to keep at most {max_kept_tokens} patches",)
     described = stack.slices[0].image
     return PreparedSeries(
         series_instance_uid=images.series_instance_uid,
@@ -76,21 +80,20 @@ def prepare_series(images: SeriesImages, max_kept_tokens: int) -> PreparedSeries
         coordinates=patches.coordinates(token_ids),
         thin_axis=volume.thin_axis,
         tokens_total=len(patches.fill),
-        sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in stack.slices)),
-        notes=(*images.notes, *stack.notes, *thinning),
+        sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in used)),
+        notes=(*images.notes, *stack.notes, *(thinning if step > 1 else ())),
     )
 
 
-def _within_limit(volume: Volume, limit: int) -> tuple[PatchGrid, npt.NDArray[np.int64], tuple[str, ...]]:
-    """Patches and kept ids, using every slice, or every second, third … until no more than `limit` are kept."""
-    step, slices = 1, volume.voxels.shape[volume.thin_axis]
+def _within_limit(volume: Volume, limit: int) -> tuple[PatchGrid, npt.NDArray[np.int64], int]:
+    """Patches and kept ids, using one slice in 1, 2, 3 … until no more than `limit` are kept, and that number."""
+    step = 1
     while True:
         index = tuple(slice(None, None, step if axis == volume.thin_axis else 1) for axis in range(3))
         patches = patch_grid(volume.voxels[index], volume.thin_axis)
         token_ids = kept_patches(patches.fill, patches.grid)
         if len(token_ids) <= limit:
-            note = f"one slice in {step} of {slices} was used, to keep at most {limit} patches"
-            return patches, token_ids, (note,) if step > 1 else ()
+            return patches, token_ids, step
         step = max(step + 1, step * len(token_ids) // limit)
-        if slices // step < LEAST_SLICES:
+        if len(volume.slices) // step < LEAST_SLICES:
             raise UnusableSeries(f"more than {limit} patches would be kept however few slices are used")

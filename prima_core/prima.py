@@ -27,6 +27,8 @@ from prima_core.task_heads import TaskHeads, Thresholds
 from prima_core.vit_input import vit_input
 from prima_core.volume_tokenizer import PatchSet, Progress, VolumeTokenizer
 
+NOT_FINITE = "the model's result is not finite: the input or the weights are unusable"
+
 
 class Prima(nn.Module):
     """The model of one bundle; `bundle.build_model` makes it ready to run."""
@@ -48,13 +50,31 @@ class Prima(nn.Module):
         self.tokenizer.place(runtime)
         return self
 
-    @torch.inference_mode()
-    def predict(self, studies: Sequence[PreparedStudy], progress: Progress | None = None) -> list[StudyPrediction]:
-        """Predictions in the studies' order.
+    def predict_one(self, study: PreparedStudy, progress: Progress | None = None) -> StudyPrediction:
+        """As `predict`, for one study. Raises its PrimaError."""
+        (outcome,) = self.predict([study], progress)
+        if isinstance(outcome, PrimaError):
+            raise outcome
+        return outcome
 
-        `progress(done, total)` hears of tokens as they are encoded. `seconds` {tokenize, study_model, heads} are those
-        of the whole batch. Raises ValueError for a study without series, PrimaError when a result is not finite.
+    def predict(
+        self, studies: Sequence[PreparedStudy], progress: Progress | None = None
+    ) -> list[StudyPrediction | PrimaError]:
+        """What the model says of each study, in their order; a PrimaError for one of which it can say nothing.
+
+        Such a study (malformed, or a result that is not finite) leaves its companions as they are. `progress(done,
+        total)` hears of tokens as they are encoded. `seconds` {tokenize, study_model, heads} are those of the whole
+        batch. Raises only what says nothing of a single study: memory, the device, what `progress` raises.
         """
+        flaws = [_flaw(study) for study in studies]
+        sound = [study for study, flaw in zip(studies, flaws, strict=True) if not flaw]
+        predictions = iter(self._predict(sound, progress) if sound else [])
+        return [PrimaError(flaw) if flaw else next(predictions) for flaw in flaws]
+
+    @torch.inference_mode()
+    def _predict(
+        self, studies: Sequence[PreparedStudy], progress: Progress | None
+    ) -> list[StudyPrediction | PrimaError]:
         clock = _Clock(self.runtime)
         latents = self.latents(studies, progress)
         clock.lap("tokenize")
@@ -63,9 +83,7 @@ class Prima(nn.Module):
         clock.lap("study_model")
         logits = self.heads(study_BP)
         clock.lap("heads")
-        if not (study_BP.isfinite().all() and np.isfinite(_values(logits)).all()):
-            raise PrimaError("the model's result is not finite: the input or the weights are unusable")
-        return [
+        predictions = [
             StudyPrediction(
                 study_instance_uid=study.study_instance_uid,
                 diagnosis=tasks.get("diagnosis", {}),
@@ -78,6 +96,7 @@ class Prima(nn.Module):
             )
             for study, tasks, embedding, clip in zip(studies, logits, study_BP.cpu(), clip_BV.cpu(), strict=True)
         ]
+        return [prediction if _finite(prediction) else PrimaError(NOT_FINITE) for prediction in predictions]
 
     @torch.inference_mode()
     def latents(self, studies: Sequence[PreparedStudy], progress: Progress | None = None) -> list[Tensor]:
@@ -113,22 +132,28 @@ class Prima(nn.Module):
         return result
 
 
+def _flaw(study: PreparedStudy) -> str:
+    """Why the model cannot be run on a study, or an empty string."""
+    if not study.series:
+        return "the study has no series"
+    if any(len(np.unique(series.token_ids)) != len(series.patches) for series in study.series):
+        return "the study has a series whose tokens do not fit its patches"
+    return ""
+
+
+def _finite(prediction: StudyPrediction) -> bool:
+    logits = [*prediction.diagnosis.values(), *prediction.referral.values(), *prediction.priority.values()]
+    vectors = prediction.study_embedding, prediction.clip_image_vector
+    return bool(np.isfinite(logits).all() and all(np.isfinite(vector).all() for vector in vectors))
+
+
 def _all_series(studies: Sequence[PreparedStudy]) -> list[PreparedSeries]:
-    if not studies or not all(study.series for study in studies):
-        raise ValueError("every study needs at least one series")
     return [series for study in studies for series in study.series]
 
 
 def _patch_rows(series: PreparedSeries) -> Tensor:
     """The row in `patches` of every token."""
-    distinct, rows = np.unique(series.token_ids, return_inverse=True)
-    if len(distinct) != len(series.patches):
-        raise ValueError(f"{len(series.patches)} patches for {len(distinct)} distinct tokens")
-    return torch.from_numpy(rows)
-
-
-def _values(logits: Sequence[dict[str, dict[str, float]]]) -> list[float]:
-    return [value for tasks in logits for outputs in tasks.values() for value in outputs.values()]
+    return torch.from_numpy(np.unique(series.token_ids, return_inverse=True)[1])
 
 
 class _Clock:

@@ -24,6 +24,7 @@ from itertools import groupby
 from prima_core.anatomy import anatomy_of
 from prima_core.base.errors import OutOfScope
 from prima_core.base.types import SetAside
+from prima_core.exclusion import Exclusion
 from prima_core.volume.headers import MR_IMAGES, ImageHeader, StudyFiles, fold
 
 
@@ -72,19 +73,6 @@ _ENHANCED_COLOUR = "1.2.840.10008.5.1.4.1.1.4.3"
 
 
 @dataclass(frozen=True)
-class Exclusion:
-    """Studies that a site does not want read.
-
-    descriptions: regular expressions, case ignored; one that is found in the study description excludes the study, one
-    that is found in a series description the series. Ages in years; with a limit set, an unknown age excludes.
-    """
-
-    descriptions: tuple[str, ...] = ()
-    younger_than_years: float | None = None
-    older_than_years: float | None = None
-
-
-@dataclass(frozen=True)
 class ScopeSettings:
     """What a site may set. max_kept_tokens: kept patches a series, above which its slices are thinned."""
 
@@ -104,10 +92,11 @@ class SeriesImages:
 
 @dataclass(frozen=True)
 class StudySelection:
-    """The usable series by series number, then UID, and what was set aside."""
+    """The usable series by series number, then UID, and what was set aside. age_years: None when unknown."""
 
     study_instance_uid: str
     study_description: str
+    age_years: float | None = field(repr=False)
     series: tuple[SeriesImages, ...]
     set_aside: tuple[SetAside, ...]
 
@@ -122,19 +111,20 @@ def select_series(study: StudyFiles, settings: ScopeSettings | None = None) -> S
     for images in by_series:
         if images[0].series_instance_uid in conflicts:
             continue
-        verdict = _judge(images, settings.exclusion)
+        verdict = _judge(images)
         if isinstance(verdict, SetAside):
             set_aside.append(verdict)
         else:
             usable.append(verdict)
+    age = _age(study.images)
     reason = (
-        _excluded(study, settings.exclusion)
+        settings.exclusion.reason(study.study_description, age)
         or _no_head(by_series)
         or too_few(len(usable), settings.min_series, "usable series of the head")
     )
     if reason:
         raise OutOfScope(reason, tuple(set_aside), study.study_instance_uid)
-    return StudySelection(study.study_instance_uid, study.study_description, tuple(usable), tuple(set_aside))
+    return StudySelection(study.study_instance_uid, study.study_description, age, tuple(usable), tuple(set_aside))
 
 
 def too_few(count: int, needed: int, what: str) -> str:
@@ -142,7 +132,7 @@ def too_few(count: int, needed: int, what: str) -> str:
     return f"{count} {what}, at least {needed} needed" if count < needed else ""
 
 
-def _judge(images: Sequence[ImageHeader], exclusion: Exclusion) -> SeriesImages | SetAside:
+def _judge(images: Sequence[ImageHeader]) -> SeriesImages | SetAside:
     """One series: its usable images, or why it is set aside."""
     uid = images[0].series_instance_uid
     reasons = [(image, _not_used(image)) for image in images]
@@ -152,8 +142,6 @@ def _judge(images: Sequence[ImageHeader], exclusion: Exclusion) -> SeriesImages 
         return SetAside(uid, left_out.most_common(1)[0][0])
     if problem := next((image.problem for image in used if image.problem), ""):
         return SetAside(uid, problem)
-    if _matches(exclusion, (images[0].series_description, images[0].protocol_name)):
-        return SetAside(uid, "excluded by the site's list of descriptions")
     head, where = _where(used)
     if not head:
         return SetAside(
@@ -214,23 +202,9 @@ def _no_head(by_series: Sequence[Sequence[ImageHeader]]) -> str:
     return "nothing in the study says that it shows the head or brain"
 
 
-def _excluded(study: StudyFiles, exclusion: Exclusion) -> str:
-    """Why the site does not want this study read, or an empty string."""
-    if _matches(exclusion, (study.study_description,)):
-        return "excluded by the site's list of descriptions"
-    younger, older = exclusion.younger_than_years, exclusion.older_than_years
-    if younger is None and older is None:
-        return ""
-    age = next((image.age_years for image in study.images if image.age_years is not None), None)
-    if age is None:
-        return "excluded by the site's age limits: the patient's age is not known"
-    if (younger is not None and age < younger) or (older is not None and age > older):
-        return "excluded by the site's age limits"
-    return ""
-
-
-def _matches(exclusion: Exclusion, texts: Sequence[str]) -> bool:
-    return any(re.search(pattern, text, re.IGNORECASE) for pattern in exclusion.descriptions for text in texts)
+def _age(images: Sequence[ImageHeader]) -> float | None:
+    """Years. Where images disagree, the least: what is excluded is most often the young."""
+    return min((image.age_years for image in images if image.age_years is not None), default=None)
 
 
 def _by_series(images: Sequence[ImageHeader]) -> list[tuple[ImageHeader, ...]]:

@@ -30,7 +30,8 @@ def pause(config: ConfigFile = DEFAULT_CONFIG, destination: Destination = None, 
 def resume(config: ConfigFile = DEFAULT_CONFIG, destination: Destination = None, json: Json = False) -> None:
     """Let held results go: to one destination, or everywhere."""
     configuration, registry = open_registry(config)
-    _check(configuration, destination)
+    if destination not in registry.paused():  # a pause outlives its destination's place in the configuration
+        _check(configuration, destination)
     registry.resume(destination)
     _show(registry, json)
 

@@ -12,6 +12,7 @@ from dicom_node.admin.output import Json, notes, print_json, progress, result
 from dicom_node.base.errors import PermanentError
 from dicom_node.demo.run import DemoNode, Outcome
 from dicom_node.demo.sample_study import write_sample_study
+from dicom_node.demo.study_files import StudyFiles, study_in
 
 OUT_OF_SCOPE = 3
 app = typer.Typer()
@@ -20,19 +21,21 @@ app = typer.Typer()
 @app.command()
 def demo(
     study: Annotated[Path | None, typer.Option(help="Folder of a real study instead of the sample.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the demo keeps its files; a new folder if empty.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the demo keeps its files; a new folder if left out.")
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Model bundle instead of the demo's untrained one.")] = None,
     json: Json = False,
 ) -> None:
     """Start a node and an archive, send a study by C-STORE, wait for the report to come back, and print it."""
     home = folder or Path(mkdtemp(prefix="prima-node-demo-"))
-    files = _study_files(study) if study else write_sample_study(home / "sample-study")
-    notes.print(f"files of this demo: {home}", markup=False)
+    sent = _study_files(study) if study else study_in(write_sample_study(home / "sample-study"), _note_skipped)
+    notes.print(f"files of this demo: {home}")
     with DemoNode(home, bundle) as node, progress() as bar:
-        task = bar.add_task("sending the study", total=len(files))
-        node.send(files, lambda: bar.advance(task))
+        task = bar.add_task("sending the study", total=len(sent.files))
+        node.send(sent, lambda: bar.advance(task))
         waiting = bar.add_task("waiting for the report", total=None)
-        outcome = node.wait(lambda state: bar.update(waiting, description=f"study is {state}"))
+        outcome = node.wait(sent, lambda state: bar.update(waiting, description=f"study is {state}"))
     if json:
         print_json(_document(outcome))
     else:
@@ -43,11 +46,12 @@ def demo(
         raise PermanentError(f"no report came back: the study is {outcome.study.state} ({outcome.study.reason})")
 
 
-def _study_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not files:
-        raise PermanentError(f"no files in {folder}")
-    return files
+def _study_files(folder: Path) -> StudyFiles:
+    return study_in(sorted(path for path in folder.rglob("*") if path.is_file()), _note_skipped)
+
+
+def _note_skipped(path: Path) -> None:
+    notes.print(f"not sent, no DICOM instance: {path}")
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:
@@ -67,13 +71,13 @@ def _document(outcome: Outcome) -> dict[str, Any]:
 
 def _show(outcome: Outcome) -> None:
     study = outcome.study
-    result.print(f"study {study.id}: {study.state}" + (f" ({study.reason})" if study.reason else ""), markup=False)
+    result.print(f"study {study.id}: {study.state}" + (f" ({study.reason})" if study.reason else ""))
     if outcome.report is None:
         return
-    result.print(f"report {outcome.report} after {outcome.seconds:.1f} s", markup=False)
-    result.print(f"model: {study.training_state} — for demonstration, never for patients", markup=False)
-    result.print(f"priority: {study.level} ({study.rule})", markup=False)
+    result.print(f"report {outcome.report} after {outcome.seconds:.1f} s")
+    result.print(f"model: {study.training_state} — for demonstration, never for patients")
+    result.print(f"priority: {study.level} ({study.rule})")
     for finding in study.findings:
         kind = "probability" if finding["calibrated"] else "uncalibrated score"
         words = f"  {finding['meaning']} ({finding['scheme']} {finding['code']}): {kind} {finding['score']:.3f}"
-        result.print(words, markup=False)
+        result.print(words)

@@ -41,7 +41,10 @@ def infer(
     try:
         prepared = _prepare(study_dir, configuration)
     except OutOfScope as error:
-        _show_out_of_scope(error, manifest, json)
+        document = _out_of_scope(error, manifest, time.perf_counter() - started)
+        if embedding:
+            document["study_embedding"] = None
+        _show_out_of_scope(document, json)
         raise typer.Exit(OUT_OF_SCOPE) from error
     prepare_seconds = time.perf_counter() - started
     prediction = _predict(model, prepared)
@@ -84,8 +87,7 @@ def _predict(model: ModelSection, prepared: PreparedStudy) -> StudyPrediction:
         raise ConfigurationError(str(error)) from error
     with progress() as bar:
         task = bar.add_task("encoding tokens", total=None)
-        [prediction] = prima.predict([prepared], lambda n, m: bar.update(task, completed=n, total=m))
-    return prediction
+        return prima.predict_one(prepared, lambda n, m: bar.update(task, completed=n, total=m))
 
 
 def _document(prepared: PreparedStudy, prediction: StudyPrediction, manifest: BundleManifest) -> dict[str, Any]:
@@ -121,34 +123,44 @@ def _seconds(prepare: float, prediction: StudyPrediction) -> dict[str, float]:
     return {name: round(value, 4) for name, value in (parts | {"total": sum(parts.values())}).items()}
 
 
-def _show_out_of_scope(error: OutOfScope, manifest: BundleManifest, json: bool) -> None:
-    document = {
+def _out_of_scope(error: OutOfScope, manifest: BundleManifest, prepare: float) -> dict[str, Any]:
+    """Every key of a result; what was not computed is empty or None."""
+    seconds = round(prepare, 4)
+    return {
         "study_instance_uid": error.study_instance_uid,
         "state": "out_of_scope",
         "reason": error.reason,
         "bundle": {"id": manifest.id, "training_state": manifest.training_state},
         "series": [],
         "set_aside": _set_aside(error.set_aside),
+        "diagnosis": {},
+        "referral": {},
+        "priority": {},
+        "precision": None,
+        "seconds": {"prepare": seconds, "tokenize": None, "study_model": None, "heads": None, "total": seconds},
     }
+
+
+def _show_out_of_scope(document: dict[str, Any], json: bool) -> None:
     if json:
         print_json(document)
         return
-    result.print(f"out of scope: {error.reason}", markup=False)
-    for item in error.set_aside:
-        result.print(f"  {item.series_instance_uid}: {item.reason}", markup=False)
+    result.print(f"out of scope: {document['reason']}")
+    for item in document["set_aside"]:
+        result.print(f"  {item['series_instance_uid']}: {item['reason']}")
 
 
 def _show(document: dict[str, Any]) -> None:
     bundle = document["bundle"]
-    result.print(f"model {bundle['id']} ({bundle['training_state']}), {document['precision']}", markup=False)
+    result.print(f"model {bundle['id']} ({bundle['training_state']}), {document['precision']}")
     for series in document["series"]:
-        result.print(f"  {series['name']}: {series['tokens_kept']} of {series['tokens_total']} tokens", markup=False)
+        result.print(f"  {series['name']}: {series['tokens_kept']} of {series['tokens_total']} tokens")
     for item in document["set_aside"]:
-        result.print(f"  set aside {item['series_instance_uid']}: {item['reason']}", markup=False)
+        result.print(f"  set aside {item['series_instance_uid']}: {item['reason']}")
     for task in ("diagnosis", "referral"):
         positive = {name: logit for name, logit in document[task].items() if logit > 0}
         words = ", ".join(f"{name} {logit:+.3f}" for name, logit in sorted(positive.items(), key=lambda x: -x[1]))
-        result.print(f"{task}: {words or 'none above its threshold'}", markup=False)
+        result.print(f"{task}: {words or 'none above its threshold'}")
     logits = document["priority"]
-    result.print(f"priority: {max(logits, key=logits.get)}", markup=False)
-    result.print(f"{document['seconds']['total']:.1f} s", markup=False)
+    result.print(f"priority: {max(logits, key=logits.get)}")
+    result.print(f"{document['seconds']['total']:.1f} s")

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.admin import configuration, control, demo, infer, model, serve, studies
+from dicom_node.admin import configuration, control, demo, infer, model, serve, studies, worklist
 from dicom_node.admin.output import notes
 from dicom_node.base.errors import ConfigurationError, NodeError, PeerUnreachable
 from prima_core.base.errors import PrimaError
@@ -26,6 +26,7 @@ for group in (serve, infer, demo, studies, control):
     app.registered_commands.extend(group.app.registered_commands)
 app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")
+app.add_typer(worklist.app, name="worklist")
 
 
 @app.callback(invoke_without_command=True)
@@ -53,5 +54,5 @@ def main() -> None:
 
 
 def _complain(error: object, code: int) -> NoReturn:
-    notes.print(f"dicom-node: {error}", markup=False, soft_wrap=True)
+    notes.print(f"dicom-node: {error}", soft_wrap=True)
     sys.exit(code)

@@ -9,7 +9,7 @@ import typer
 
 from dicom_node.base.config import Configuration, load_configuration
 from dicom_node.base.errors import ConfigurationError
-from dicom_node.jobs.database import migrate
+from dicom_node.jobs.database import check_schema
 from dicom_node.jobs.registry import Registry
 
 ConfigFile = Annotated[
@@ -23,14 +23,14 @@ DEFAULT_CONFIG = Path("node.toml")
 
 
 def open_registry(config_file: Path) -> tuple[Configuration, Registry]:
-    """The configuration and its registry, brought up to this version's schema.
+    """The configuration and its registry, as they are: only `serve` makes or changes the schema.
 
-    Raises ConfigurationError when there is no such node yet.
+    Raises ConfigurationError when there is no such node yet, PermanentError when its registry is another version's.
     """
     configuration = load_configuration(config_file)
     if configuration.node.database is None and not configuration.node.storage.is_dir():
         raise ConfigurationError(
             f"node.storage: nothing at {configuration.node.storage}; start the node first with `dicom-node serve`"
         )
-    migrate(configuration.node.database_url)
+    check_schema(configuration.node.database_url)
     return configuration, Registry(configuration.node.database_url)

@@ -1,6 +1,7 @@
 """How commands speak: results on standard output, everything else on standard error.
 
-With `--json`, standard output is one JSON document and nothing else.
+With `--json`, standard output is one JSON document and nothing else. Texts are printed as they are: what came from
+outside (a reason, a name, a path) is never read as markup.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-result = Console(highlight=False, soft_wrap=True)
-notes = Console(stderr=True, highlight=False)
+result = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -28,7 +29,7 @@ def progress() -> Progress:
     """A progress display on standard error; silent when that is not a terminal."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

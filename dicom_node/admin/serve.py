@@ -28,12 +28,15 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the node until it is told to stop (SIGTERM or Ctrl-C)."""
     configuration = load_configuration(config)
     configure_logging(configuration.node.log_level)
-    service.serve(configuration, config.absolute())
+    service.serve(configuration)
 
 
 @app.command(hidden=True)
 def run(role: Annotated[Role, typer.Argument()], config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run one of the node's processes; `serve` starts them."""
+    """Run one of the node's processes; `serve` starts them, on one configuration for as long as it runs.
+
+    The configuration is a TOML file, or what `Configuration.to_json` gave in a `.json` file.
+    """
     configuration = load_configuration(config)
     configure_logging(configuration.node.log_level)
     service.run_process(role.value, configuration)

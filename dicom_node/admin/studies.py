@@ -17,6 +17,8 @@ from dicom_node.jobs.views import StudyView
 
 app = typer.Typer()
 
+LINES = 1000  # of a table for people, unless they ask for another number
+
 Uid = Annotated[str, typer.Argument(help="Study Instance UID, or the node's short study id.")]
 
 
@@ -57,16 +59,22 @@ def as_json(study: StudyView) -> dict[str, Any]:
 def studies(
     config: ConfigFile = DEFAULT_CONFIG,
     state: Annotated[StudyState | None, typer.Option(help="Only studies in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 1000,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"At most this many; when left out, {LINES} in a table and all as JSON.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the studies the node knows, newest first."""
     _, registry = open_registry(config)
-    found = registry.studies(state=state, limit=limit)
     if json:
-        print_json([as_json(study) for study in found])
-    else:
-        result.print(_table(found) if found else "no studies")
+        print_json([as_json(study) for study in registry.studies(state=state, limit=limit)])
+        return
+    found = registry.studies(state=state, limit=limit or LINES)
+    result.print(_table(found) if found else "no studies")
+    counts = registry.state_counts()
+    more = (counts[state] if state else sum(counts.values())) - len(found)
+    if more > 0:
+        result.print(f"and {more} more; --limit N shows as many as you ask for")
 
 
 @app.command()
@@ -98,7 +106,7 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
         kind = "probability" if finding["calibrated"] else "uncalibrated score"
         result.print(f"  {finding['meaning']}  {kind} {finding['score']:.3f}")
     for entry in found.set_aside:
-        result.print(f"  set aside, {entry['series']} series: {entry['reason']}", markup=False)
+        result.print(f"  set aside, {entry['series']} series: {entry['reason']}")
     for delivery in found.deliveries:
         error = f": {delivery.last_error}" if delivery.last_error else ""
         result.print(f"  → {delivery.destination} ({delivery.kind}) {delivery.state}{error}")
@@ -108,18 +116,18 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
 
 @app.command()
 def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Run a study again that ended without a report, and send again what was set aside."""
+    """Send again what waits or was set aside; run a study again that has no report, or whose report is held."""
     _, registry = open_registry(config)
     found = _find(registry, uid)
-    now = time.time()
-    queued = registry.retry_study(found.id, now)
-    resent = registry.retry_deliveries(found.id, now)
-    if not queued and not resent:
+    done = registry.retry(found.id, time.time())
+    if not done.queued and not done.deliveries:
         raise PermanentError(f"nothing to retry: the study is {found.state} and no delivery waits")
     if json:
-        print_json({"study_instance_uid": found.study_instance_uid, "queued": queued, "deliveries": resent})
+        print_json(
+            {"study_instance_uid": found.study_instance_uid, "queued": done.queued, "deliveries": done.deliveries}
+        )
     else:
-        result.print(f"queued again: {'yes' if queued else 'no'}; deliveries due now: {resent}")
+        result.print("queued again" if done.queued else f"deliveries due now: {done.deliveries}")
 
 
 def _find(registry: Registry, uid: str) -> StudyView:

@@ -6,17 +6,25 @@ Every key is documented in `deploy/node.example.toml`; a test fails when one is 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from dicom_node.base.errors import ConfigurationError
 
-AeTitle = Annotated[str, StringConstraints(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~][ -\[\]-~]*$")]
+# Spaces around an AE title mean nothing (PS3.5 section 6.2).
+AeTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]*$")
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
+SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -59,6 +67,16 @@ class Peer(Section):
 
     ae_title: AeTitle
     address: str | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str | None) -> str | None:
+        if address is not None and address not in LOOPBACK:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError as error:
+                raise ValueError(f"'{address}' is not an IP address; host names are not looked up") from error
+        return address
 
 
 class IntakeSection(Section):
@@ -117,6 +135,7 @@ class Destination(Section):
     port: Port
     calling_ae_title: AeTitle | None = None
     objects: tuple[Literal["sr"], ...] = ("sr",)
+    sop_class: SopClass | None = None
     storage_commitment: Literal[False] = False
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     first_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -128,13 +147,13 @@ class Route(Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    from_: tuple[str, ...] = Field(("*",), alias="from")
+    from_: tuple[AeTitle, ...] = Field(("*",), alias="from")
     to: tuple[str, ...]
     exclude: Exclusion = Exclusion()
 
 
 class ReportSection(Section):
-    sop_class: Literal["comprehensive_3d", "comprehensive", "enhanced"] = "comprehensive_3d"
+    sop_class: SopClass = "comprehensive_3d"
     series_description: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Prima AI results"
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
     language: Literal["en"] = "en"
@@ -181,6 +200,17 @@ class Configuration(Section):
                 return destination
         raise ConfigurationError(f"destination '{name}' is not in the configuration")
 
+    def sop_class_for(self, destination: Destination) -> SopClass:
+        """The SOP class of the report that a destination is sent: its own, or the site's."""
+        return destination.sop_class or self.report.sop_class
+
+    def to_json(self) -> str:
+        """The whole effective configuration, which `load_configuration` reads back from a `.json` file.
+
+        Holds the database's password, if it has one.
+        """
+        return self.model_dump_json(by_alias=True, indent=1)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the effective configuration: what a result was made under."""
@@ -188,15 +218,16 @@ class Configuration(Section):
 
 
 def load_configuration(path: Path) -> Configuration:
-    """Read and check a TOML file.
+    """Read and check a TOML file, or a `.json` file that holds `Configuration.to_json`.
 
     Raises ConfigurationError naming the key and the reason.
     """
+    parse = json.loads if path.suffix == ".json" else tomllib.loads
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"no configuration at {path}: copy deploy/node.example.toml there") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return configuration_from(table, path.parent.absolute())
 
@@ -207,11 +238,26 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
         loaded = Configuration.model_validate(table)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(dict(item)) for item in error.errors())) from error
-    node = loaded.node.model_copy(update={"storage": folder / loaded.node.storage})
+    node = loaded.node.model_copy(
+        update={"storage": folder / loaded.node.storage, "database": _absolute(loaded.node.database, folder)}
+    )
     model = loaded.model
     if model.bundle is not None:
         model = model.model_copy(update={"bundle": folder / model.bundle})
     return loaded.model_copy(update={"node": node, "model": model})
+
+
+def _absolute(database: str | None, folder: Path) -> str | None:
+    """The same URL; an SQLite file's relative path starts at `folder`."""
+    if database is None:
+        return None
+    try:
+        url = make_url(database)
+    except ArgumentError as error:
+        raise ConfigurationError("node.database: not a database URL that SQLAlchemy knows") from error
+    if url.get_backend_name() != "sqlite" or not url.database or Path(url.database).is_absolute():
+        return database
+    return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
 
 
 def _explain(item: dict[str, Any]) -> str:

@@ -39,6 +39,10 @@ class DiskFull(RetriableError):
     """The bytes could not be made durable; nothing half-written stays."""
 
 
+class ImagesGone(RetriableError):
+    """Files of the study are missing from the spool; what is left is run at the next attempt and called partial."""
+
+
 class NotDicom(PermanentError):
     """The object cannot be read as DICOM, or lacks the identifiers that every instance must have."""
 

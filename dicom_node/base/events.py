@@ -58,6 +58,7 @@ class Event(enum.Enum):
     PROCESS_STARTED = (1003, "process started")
     PROCESS_ENDED = (1004, "process ended")
     PROCESS_CRASHED = (1005, "process crashed")
+    PROCESS_SILENT = (1006, "process gave no sign of life and was killed")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")

@@ -7,6 +7,8 @@ import enum
 import hashlib
 from dataclasses import dataclass
 
+CLINICAL = "clinical"  # the training state of a bundle whose results may leave the node without further permission
+
 
 class StudyState(enum.StrEnum):
     """Where a study is. `failed` is tried again at a known time; `dead` needs a person."""
@@ -54,6 +56,11 @@ class Level(enum.StrEnum):
     URGENT = "urgent"
     CRITICAL = "critical"
 
+    @property
+    def severity(self) -> int:
+        """0 for routine; a higher one is read earlier."""
+        return list(Level).index(self)
+
 
 def study_id(study_instance_uid: str) -> str:
     """The node's own short name of a study: what logs and folders show instead of the UID."""
@@ -61,29 +68,12 @@ def study_id(study_instance_uid: str) -> str:
     return base64.b32encode(digest[:10]).decode().lower()
 
 
-def same_patient(key: str, other: str) -> bool:
-    """Whether two patient keys (`id:name:birth`, each part a digest or empty) can be one person.
-
-    A part that is missing on one side contradicts nothing; an empty key knows nobody.
-    """
-    return all(a == b or not a or not b for a, b in zip(_parts(key), _parts(other), strict=True))
-
-
-def merge_patient_keys(key: str, other: str) -> str:
-    """What is known of one person from two keys that agree; the first one's parts win."""
-    return ":".join(a or b for a, b in zip(_parts(key), _parts(other), strict=True))
-
-
-def _parts(key: str) -> list[str]:
-    return key.split(":") if key else ["", "", ""]
-
-
 @dataclass(frozen=True)
 class Arrival:
     """One object that is durable in the spool.
 
     path: relative to the spool. digest: SHA-256 of the data set's bytes as received. patient_key: `id:name:birth`, see
-    `same_patient`. urgent: C-STORE priority HIGH (0000,0700). image: an MR image, able to (re)open a study.
+    `prima_core.base.patient`. urgent: C-STORE priority HIGH (0000,0700). image: an MR image, able to (re)open a study.
     """
 
     study_instance_uid: str
@@ -152,7 +142,7 @@ class ModelIdentity:
     @property
     def clinical(self) -> bool:
         """Whether results may leave the node without further permission."""
-        return self.training_state == "clinical"
+        return self.training_state == CLINICAL
 
 
 @dataclass(frozen=True)
@@ -232,6 +222,15 @@ class Report:
 
 
 @dataclass(frozen=True)
+class ToSend:
+    """One object for one destination. kind: sr. path: relative to the outgoing folder."""
+
+    destination: str
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Delivery:
     """One object that one sender owns and is to deliver to one destination."""
 
@@ -242,3 +241,14 @@ class Delivery:
     path: str
     attempts: int
     owner: str
+
+
+@dataclass(frozen=True)
+class DeliveryView:
+    """One object or message on its way to one destination, as people see it."""
+
+    destination: str
+    kind: str
+    state: str
+    attempts: int
+    last_error: str | None

@@ -11,14 +11,14 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.console.metrics import NodeMetrics
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 STALE_SECONDS = 30.0
+NO_DATABASE = "the registry's database does not answer"
 EXPECTED = ("receiver", "scheduler", "worker")
 
 
@@ -67,12 +67,19 @@ class Console:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            scrape: Iterable[bytes] = self._metrics(environ, start_response)
-            return scrape
+            return self._scrape(environ, start_response)
         if path == "/healthz":
             return self._health(start_response)
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"not found\n"]
+
+    def _scrape(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        try:
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+        except DATABASE_AWAY:
+            start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+            return [f"{NO_DATABASE}\n".encode()]
+        return answer
 
     def _health(self, start_response: Any) -> Iterable[bytes]:
         problems = health_problems(self._registry, time.time())
@@ -85,8 +92,8 @@ def health_problems(registry: Registry, now: float) -> list[str]:
     """What is wrong now, in words; empty when the node is well."""
     try:
         seen = {process.name: process for process in registry.processes()}
-    except OperationalError:
-        return ["the registry's database does not answer"]
+    except DATABASE_AWAY:
+        return [NO_DATABASE]
     problems = []
     for name in EXPECTED:
         if name not in seen:

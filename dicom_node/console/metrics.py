@@ -49,8 +49,8 @@ class NodeMetrics(Collector):
         return family
 
     def _oldest(self) -> Metric:
-        waiting = [study.completed_at for study in self._registry.queue() if study.completed_at is not None]
-        age = time.time() - min(waiting) if waiting else 0.0
+        since = self._registry.waiting_since()
+        age = max(0.0, time.time() - since) if since is not None else 0.0
         words = "Age of the longest waiting study since it was complete"
         return GaugeMetricFamily("dicom_node_queue_oldest_seconds", words, value=age)
 

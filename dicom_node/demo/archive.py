@@ -40,16 +40,23 @@ class Archive:
     def _keep(self, event: evt.Event) -> int:
         dataset = event.dataset
         dataset.file_meta = event.file_meta
-        name = hashlib.sha256(str(dataset.SOPInstanceUID).encode()).hexdigest()[:16]
-        path = self._folder / f"{name}.dcm"
+        path = self._path(str(dataset.SOPInstanceUID))
         dataset.save_as(path, enforce_file_format=True)
         if dataset.Modality == "SR":
             self.reports.append(path)
         return 0x0000
 
+    def report(self, sop_instance_uid: str | None) -> Path | None:
+        """The file of this report, once it was sent here."""
+        path = self._path(sop_instance_uid or "")
+        return path if path in self.reports else None
+
+    def _path(self, sop_instance_uid: str) -> Path:
+        return self._folder / f"{hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:16]}.dcm"
+
 
 def forward(files: Sequence[Path], port: int, node_ae: str, on_sent: Callable[[], None]) -> None:
-    """Send files to the node on one association. Raises PeerUnreachable or PeerRefused."""
+    """Send DICOM files to the node on one association. Raises PeerUnreachable or PeerRefused."""
     first: dict[tuple[str, str], Dataset] = {}
     for file in files:
         header = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
@@ -66,5 +73,9 @@ def forward(files: Sequence[Path], port: int, node_ae: str, on_sent: Callable[[]
             if "Status" not in status or status.Status != 0x0000:
                 raise PeerRefused("the node refused an image")
             on_sent()
+    except ValueError as error:  # pynetdicom's word for a transfer syntax that was not accepted
+        raise PeerRefused("the node does not take the transfer syntax of an image") from error
+    except RuntimeError as error:
+        raise PeerUnreachable("the node ended the association") from error
     finally:
         association.release()

@@ -10,16 +10,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from dicom_node.base.config import Configuration, load_configuration
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.types import StudyState
 from dicom_node.demo.archive import AE_TITLE, Archive, forward
 from dicom_node.demo.ports import free_ports
+from dicom_node.demo.study_files import StudyFiles
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
 
@@ -38,56 +40,63 @@ class Outcome:
 
 
 class DemoNode:
-    """Configuration, bundle, archive and node in one folder, alive while the `with` block lasts."""
+    """Configuration, bundle, archive and node in one folder, alive while the `with` block lasts.
+
+    The folder may be used again: every node starts with a storage of its own. SIGTERM and SIGHUP end the block.
+    """
 
     def __init__(self, home: Path, bundle: Path | None = None) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self._home = home
         self._bundle = (bundle or _demo_bundle(home / "bundle")).absolute()
-        self._exit = ExitStack()
 
     def __enter__(self) -> DemoNode:
-        self._archive = self._exit.enter_context(Archive(self._home / "archive"))
-        config_file = self._write_configuration()
-        self.configuration: Configuration = load_configuration(config_file)
-        log = self._exit.enter_context((self._home / "node.log").open("ab"))
-        command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(config_file)]
-        self._process = subprocess.Popen(command, stderr=log, start_new_session=True)  # noqa: S603 - our own program
-        self._exit.callback(self._stop)
-        self._wait_until_healthy()
-        self._registry = Registry(self.configuration.node.database_url)
-        self._exit.callback(self._registry.close)
+        with ExitStack() as stack:
+            stack.enter_context(_ended_by_signals())
+            self._archive = stack.enter_context(Archive(self._home / "archive"))
+            config_file = self._write_configuration()
+            self.configuration: Configuration = load_configuration(config_file)
+            log = stack.enter_context((self._home / "node.log").open("ab"))
+            command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(config_file)]
+            self._process = subprocess.Popen(command, stderr=log, start_new_session=True)  # noqa: S603 - our own program
+            stack.callback(self._stop)
+            self._wait_until_healthy()
+            self._registry = Registry(self.configuration.node.database_url)
+            stack.callback(self._registry.close)
+            self._exit = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
-    def send(self, files: Sequence[Path], on_sent: Callable[[], None]) -> None:
+    def send(self, study: StudyFiles, on_sent: Callable[[], None]) -> None:
         """Forward a study to the node, as the archive."""
         self._sent_at = time.monotonic()
         node = self.configuration.node
-        forward(files, node.port, node.ae_title, on_sent)
+        forward(study.files, node.port, node.ae_title, on_sent)
 
-    def wait(self, on_state: Callable[[str], None]) -> Outcome:
-        """Wait for the study's end: the report is back in the archive, or the node said why there is none."""
+    def wait(self, study: StudyFiles, on_state: Callable[[str], None]) -> Outcome:
+        """Wait for the study's end: its report is back in the archive, or the node said why there is none."""
         while True:
             self._check_alive()
-            for study in self._registry.studies(limit=1):
-                on_state(study.state)
-                if study.state in ENDS:
-                    report = self._archive.reports[-1] if self._archive.reports else None
-                    return Outcome(study, report, round(time.monotonic() - self._sent_at, 2))
+            found = self._registry.study(study.study_instance_uid)
+            if found is not None:
+                on_state(found.state)
+                if found.state in ENDS:
+                    seconds = round(time.monotonic() - self._sent_at, 2)
+                    return Outcome(found, self._archive.report(found.report_uid), seconds)
             time.sleep(POLL_SECONDS)
 
     def _write_configuration(self) -> Path:
         port, http_port = free_ports(2)
+        storage = Path(mkdtemp(prefix="node-", dir=self._home)).name
         path = self._home / "node.toml"
         path.write_text(
             f"""[node]
 ae_title = "PRIMADEMO"
 port = {port}
 http_port = {http_port}
-storage = "node"
+storage = "{storage}"
 
 [intake]
 stability_seconds = 2
@@ -127,6 +136,21 @@ port = {self._archive.port}
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGTERM)
         self._process.wait()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: the node is a process group of its own and would live on."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _demo_bundle(folder: Path) -> Path:

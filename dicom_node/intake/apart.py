@@ -1,6 +1,7 @@
 """Compares disputed objects in a process of its own: a decoder that hostile pixels crash takes nothing else along.
 
-`python -m dicom_node.intake.apart` reads pairs of paths, one JSON list a line, and answers each with a verdict's line.
+`python -m dicom_node.intake.apart` reads pairs of paths, one JSON list a line, and answers each with the line
+`<number of the pair> <verdict>`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dicom_node.base.types import Verdict
 from dicom_node.intake.content import compare
 
 UNREADABLE = "unreadable"
+ANSWERS: dict[str, Verdict | None] = {verdict.value: verdict for verdict in Verdict} | {UNREADABLE: None}
 PATIENCE_SECONDS = 600.0
 
 
@@ -38,19 +40,31 @@ def compare_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
         ).stdout
     except subprocess.TimeoutExpired as error:
         answer = (error.stdout or b"").decode()
-    verdicts = [None if line == UNREADABLE else Verdict(line) for line in answer.split("\n")[:-1]]
-    return verdicts if len(verdicts) == len(pairs) else [*verdicts, Verdict.QUARANTINED]
+    return _verdicts(answer, len(pairs))
+
+
+def _verdicts(answer: str, pairs: int) -> list[Verdict | None]:
+    """What was answered, up to the first pair without an answer, which is quarantined."""
+    # A decoder in native code may print lines of its own; only whole ones in our form count.
+    said = set(answer.split("\n")[:-1])
+    verdicts: list[Verdict | None] = []
+    for number in range(pairs):
+        possible = [word for word in ANSWERS if f"{number} {word}" in said]
+        if len(possible) != 1:
+            return [*verdicts, Verdict.QUARANTINED]
+        verdicts.append(ANSWERS[possible[0]])
+    return verdicts
 
 
 def main() -> None:
     """Answer every line of standard input."""
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin):
         first, second = json.loads(line)
         try:
             verdict: str = compare(Path(first), Path(second))
         except OSError:
             verdict = UNREADABLE
-        print(verdict, flush=True)
+        print(f"{number} {verdict}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DSdecimal, DSfloat
 
-from dicom_node.base.types import Verdict, same_patient
-from dicom_node.intake.identity import IDENTIFYING, PARSE_ERRORS, patient_key
+from dicom_node.base.types import Verdict
+from dicom_node.intake.identity import IDENTIFYING, PARSE_ERRORS
+from prima_core.base.patient import patient_key, same_patient
 
 MAX_FRAME_BYTES = 1 << 28
 MAX_TOTAL_BYTES = 1 << 34

@@ -5,16 +5,13 @@ Only the first bytes are parsed, up to Series Instance UID (0020,000E); the rest
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-import unicodedata
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
-from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
@@ -26,13 +23,13 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
 )
-from pydicom.valuerep import PersonName
 
 from dicom_node.base.errors import NotDicom, PermanentError
+from prima_core.base.bounded import Allowance, bounded
+from prima_core.base.patient import patient_key
 
 MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
 
-SPECIFIC_CHARACTER_SET = 0x00080005
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
 PATIENT_NAME = 0x00100010
@@ -50,7 +47,9 @@ IDENTIFYING = [
     SERIES_INSTANCE_UID,
 ]
 
-HEADER_BYTES = 4 << 20  # what a parser may be fed: a sequence of empty items costs it a hundred times its own size
+HEADER_BYTES = 4 << 20  # what a parser may be fed
+# What it may make of them. Only references to source images are many in front of the UIDs; each costs up to 6 KB.
+PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
@@ -79,7 +78,7 @@ class TooLarge(PermanentError):
 
 @dataclass(frozen=True)
 class Identity:
-    """UIDs as checked text without padding, and the patient key of `patient_key`."""
+    """UIDs as checked text without padding, and the patient key of `prima_core.base.patient`."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -96,13 +95,14 @@ class Identity:
 def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> Identity:
     """Read the identity of the data set that starts at the stream's position.
 
-    Raises NotDicom when it cannot be parsed or lacks a UID, InvalidUid when a UID is malformed, TooLarge when a
-    deflated data set inflates beyond `max_inflated_bytes`.
+    Raises NotDicom when it cannot be parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is
+    malformed, TooLarge when a deflated data set inflates beyond `max_inflated_bytes`.
     """
     header = _header(stream, transfer_syntax_uid, max_inflated_bytes)
+    allowance = Allowance(PARSED_BYTES)
     try:
         found = read_dataset(
-            BytesIO(header),
+            bounded(BytesIO(header), allowance),
             is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
             is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
             stop_when=lambda tag, _vr, _length: int(tag) > SERIES_INSTANCE_UID,
@@ -110,6 +110,8 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes
         )
         key = patient_key(found)
     except PARSE_ERRORS as error:
+        if allowance.exhausted:
+            raise NotDicom("data set holds more elements and sequence items than that of any image") from None
         # Parser messages may quote values; the type is all that may be said.
         raise NotDicom(f"data set cannot be read as DICOM ({type(error).__name__})") from None
     return Identity(
@@ -127,24 +129,6 @@ def checked_uid(text: str, name: str) -> str:
     if len(uid) > 64 or not UID.fullmatch(uid):
         raise InvalidUid(f"{name} is malformed")
     return uid
-
-
-def patient_key(dataset: Dataset) -> str:
-    """`id:name:birth`, each part a one-way digest or empty, for `types.same_patient`.
-
-    Padding, case, accents, separators and names after family and given name make no difference; Issuer of Patient ID
-    is left out because senders fill it unevenly, and name and birth date tell two hospitals' equal IDs apart.
-    """
-    encodings = convert_encodings(_text(dataset, SPECIFIC_CHARACTER_SET).split("\\"))
-    name = str(PersonName(_raw(dataset, PATIENT_NAME).rstrip(b"\0 "), encodings))
-    alphabetic = name.partition("=")[0]
-    birth = re.sub(r"\D", "", _text(dataset, PATIENT_BIRTH_DATE))
-    parts = (
-        _folded(_text(dataset, PATIENT_ID)),
-        _folded(" ".join(alphabetic.split("^")[:2])),
-        birth if len(birth) == 8 else "",
-    )
-    return ":".join(hashlib.sha256(part.encode()).hexdigest()[:32] if part else "" for part in parts)
 
 
 def _header(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> bytes:
@@ -192,8 +176,3 @@ def _uid(dataset: Dataset, tag: int, name: str) -> str:
     if not text:
         raise NotDicom(f"data set has no {name}")
     return checked_uid(text, name)
-
-
-def _folded(text: str) -> str:
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(re.sub(r"[\0,]", " ", plain.casefold()).split())

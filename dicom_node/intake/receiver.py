@@ -20,9 +20,9 @@ from dicom_node.intake.association import StorageProvider
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.presentation import supported_contexts
 from dicom_node.intake.reconcile import reconcile
-from dicom_node.intake.registrar import DATABASE_AWAY, Registrar, patiently
+from dicom_node.intake.registrar import Registrar, patiently
 from dicom_node.intake.spool import Spool
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 SWEEP_SECONDS = 0.2
 STOP_PATIENCE_SECONDS = 10.0

@@ -7,6 +7,7 @@ evidence that is gone: it is marked lost. A file that cannot be read any more is
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from itertools import islice
 from dicom_node.base.errors import NotDicom
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
-from dicom_node.intake.registrar import patiently
+from dicom_node.intake.registrar import patiently, record
 from dicom_node.intake.spool import Spool
 from dicom_node.jobs.registry import Registry
 
@@ -24,7 +25,7 @@ GROUP = 500
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """How many rows were rebuilt, how many marked lost, how many files moved aside."""
+    """How many rows were rebuilt, how many marked lost, how many files moved aside or not given by the disk."""
 
     recorded: int
     lost: int
@@ -34,25 +35,24 @@ class Reconciliation:
 def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: threading.Event) -> Reconciliation:
     """Rebuild and mark rows until spool and registry agree.
 
-    Waits for a database that is away; raises its error once `give_up` is set, OSError when the spool cannot be read.
+    Waits for a database that is away; raises its error once `give_up` is set, OSError when the spool cannot be listed.
     """
     known = patiently(lambda: set(registry.known_paths()), give_up)
     present = set(spool.paths())
     unreadable: list[str] = []
     recorded = 0
     for group in _groups(_rebuilt(spool, sorted(present - known), max_object_bytes, unreadable)):
-        patiently(partial(registry.record_arrivals, group), give_up)
-        recorded += len(group)
+        recorded += record(registry, group, give_up)
     lost = sorted(known - present)
     if lost:
-        patiently(partial(registry.mark_lost, lost), give_up)
+        patiently(partial(registry.mark_lost, lost, time.time()), give_up)
     done = Reconciliation(recorded, len(lost), len(unreadable))
     trouble = done.lost or done.unreadable
     log(
         Event.SPOOL_RECONCILED,
         "warning" if trouble else "info",
         count=done.recorded,
-        reason=f"{done.lost} rows without a file, {done.unreadable} unreadable files moved to .unreadable",
+        reason=f"{done.lost} rows without a file, {done.unreadable} unreadable files",
     )
     return done
 
@@ -64,6 +64,10 @@ def _rebuilt(spool: Spool, paths: Iterable[str], max_object_bytes: int, unreadab
         except NotDicom as error:
             log(Event.OBJECT_REFUSED, "error", path=path, reason=str(error))
             spool.set_aside(path)
+            unreadable.append(path)
+        except OSError as error:
+            # One bad sector must not keep the node from receiving; the file stays where it is for the next start.
+            log(Event.OBJECT_REFUSED, "error", path=path, reason=f"spool file cannot be read ({error.strerror})")
             unreadable.append(path)
 
 

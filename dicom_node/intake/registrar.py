@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.base.errors import RetriableError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 GROUP = 500
@@ -64,6 +62,28 @@ def patiently(work: Callable[[], T], give_up: threading.Event) -> T:
             if give_up.wait(wait):
                 raise
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+def noted(work: Callable[[], None], give_up: threading.Event) -> bool:
+    """Run `work` patiently; False, and a line in the log, when the database will not take what it writes."""
+    try:
+        patiently(work, give_up)
+    except DATABASE_AWAY:
+        raise
+    except SQLAlchemyError as error:
+        log(Event.REGISTRY_BEHIND, "error", error=type(error).__name__)
+        return False
+    return True
+
+
+def record(registry: Registry, arrivals: Sequence[Arrival], give_up: threading.Event) -> int:
+    """Write the rows of durable objects, patiently; returns how many the database took.
+
+    One row that it will not take must not keep the others out; the object's file stays for the next start.
+    """
+    if not arrivals or noted(partial(registry.record_arrivals, arrivals), give_up):
+        return len(arrivals)
+    return sum(record(registry, [arrival], give_up) for arrival in arrivals) if len(arrivals) > 1 else 0
 
 
 class Registrar:
@@ -125,27 +145,11 @@ class Registrar:
     def _write(self, group: Sequence[Opened | Arrival | Closed | None]) -> None:
         for item in group:
             if isinstance(item, Opened):
-                self._note(partial(self._open, item))
-        self._record([item for item in group if isinstance(item, Arrival)])
+                noted(partial(self._open, item), self._give_up)
+        record(self._registry, [item for item in group if isinstance(item, Arrival)], self._give_up)
         for item in group:
             if isinstance(item, Closed):
-                self._note(partial(self._registry.close_association, item.association_id, item.at))
+                noted(partial(self._registry.close_association, item.association_id, item.at), self._give_up)
 
     def _open(self, item: Opened) -> None:
         self._registry.open_association(item.association_id, self._boot_id, item.calling_ae, item.address, item.at)
-
-    def _record(self, arrivals: Sequence[Arrival]) -> None:
-        if arrivals and not self._note(partial(self._registry.record_arrivals, arrivals)) and len(arrivals) > 1:
-            # One row the database will not take must not keep the others out; its file stays for the next start.
-            for arrival in arrivals:
-                self._record([arrival])
-
-    def _note(self, work: Callable[[], None]) -> bool:
-        try:
-            patiently(work, self._give_up)
-        except DATABASE_AWAY:
-            raise
-        except SQLAlchemyError as error:
-            log(Event.REGISTRY_BEHIND, "error", error=type(error).__name__)
-            return False
-        return True

@@ -22,6 +22,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from dicom_node.base.durable import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, sync_folder
 from dicom_node.base.errors import DiskFull, NotDicom
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.types import Arrival, study_id
@@ -31,8 +32,6 @@ INCOMING = ".incoming"
 UNREADABLE = ".unreadable"
 PREAMBLE_BYTES = 132
 GROUP_LENGTH_BYTES = 12  # the element (0002,0000) itself, which its value does not count
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 REMEMBERED_FOLDERS = 10_000
 
 
@@ -54,10 +53,10 @@ class Spool:
     def prepare(self) -> None:
         """Make the folders and remove what a killed receiver left half-written. Raises OSError."""
         for folder in (self.folder, self._incoming, self._unreadable):
-            folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            make_folder(folder)
         for leftover in self._incoming.iterdir():
             leftover.unlink()
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def write(self, arrival: Arrival, data_set: memoryview | bytes) -> None:
         """Make the object durable at `arrival.path`: on return, file and folders are on the disk.
@@ -71,7 +70,7 @@ class Spool:
             if not final.exists():
                 _write_file(temporary, encoded_header(arrival), data_set)
                 temporary.rename(final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
         except OSError as error:
             _discard(temporary)
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
@@ -113,7 +112,7 @@ class Spool:
         if folder.name in self._durable_folders and folder.is_dir():
             return
         folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         if len(self._durable_folders) >= REMEMBERED_FOLDERS:
             self._durable_folders.clear()
         self._durable_folders.add(folder.name)
@@ -200,14 +199,6 @@ def _write_file(path: Path, header: bytes, data_set: memoryview | bytes) -> None
         file.write(data_set)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(temporary: Path) -> None:

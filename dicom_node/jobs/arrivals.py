@@ -9,12 +9,16 @@ from itertools import groupby
 import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
-from dicom_node.base.types import Arrival, Standing, StudyState, Verdict, merge_patient_keys, same_patient
+from dicom_node.base.types import Arrival, Standing, StudyState, Verdict
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import associations, events, instances, studies
 from dicom_node.jobs.transitions import lock_study, move
+from prima_core.base.patient import merge_patient_keys, same_patient
 
-TWO_PATIENTS = "images of two patients arrived under one Study Instance UID; correct it at the source, then send again"
+TWO_PATIENTS = (
+    "images of two patients arrived under one Study Instance UID; "
+    "correct it at the source and send each patient's images under a Study Instance UID of their own"
+)
 REOPENED = "an image arrived after the study was closed"
 
 
@@ -64,12 +68,16 @@ class ArrivalBook(Database):
         with self._read() as connection:
             yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing != Standing.LOST))
 
-    def mark_lost(self, paths: Sequence[str]) -> None:
-        """Note that files are gone from the spool: no longer evidence, and their studies' results are partial."""
+    def mark_lost(self, paths: Sequence[str], at: float) -> None:
+        """Note that files are gone from the spool: no longer evidence.
+
+        A study's results are partial while an image of its own has no other file. A disputed object takes the place of
+        the one that it was to be compared with.
+        """
         with self._write() as connection:
             for path in paths:
                 connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
-                self._promote_disputed(connection, path)
+                self._promote_disputed(connection, path, at)
 
     def disputed(self, limit: int = 100) -> list[tuple[str, str]]:
         """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
@@ -96,35 +104,40 @@ class ArrivalBook(Database):
                 .values(standing=Standing(verdict.value))
             )
 
-    @staticmethod
-    def _promote_disputed(connection: sa.Connection, lost: str) -> None:
+    def _promote_disputed(self, connection: sa.Connection, lost: str, at: float) -> None:
         """With the first object gone there is nothing to compare with: the oldest disputed one takes its place."""
-        uid = sa.select(instances.c.sop_instance_uid).where(instances.c.path == lost).scalar_subquery()
+        uid = connection.scalar(sa.select(instances.c.sop_instance_uid).where(instances.c.path == lost))
+        if self._digest_of_first(connection, uid or "") is not None:
+            return
         oldest = connection.execute(
-            sa.select(instances.c.path)
+            sa.select(instances)
             .where(instances.c.sop_instance_uid == uid, instances.c.standing == Standing.DISPUTED)
             .order_by(instances.c.received_at, instances.c.path)
             .limit(1)
-        ).scalar_one_or_none()
-        connection.execute(instances.update().where(instances.c.path == oldest).values(standing=Standing.CURRENT))
+        ).one_or_none()
+        if oldest is None:
+            return
+        standing = Standing.CURRENT if oldest.image else Standing.OTHER
+        connection.execute(instances.update().where(instances.c.path == oldest.path).values(standing=standing))
+        if oldest.image:
+            lock_study(connection, oldest.study_id)
+            self._feed_study(connection, oldest.study_id, oldest.patient_key, at)
 
     def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
-        known = connection.execute(
-            sa.select(instances.c.standing).where(instances.c.path == arrival.path)
-        ).scalar_one_or_none()
         if arrival.urgent:
             connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(urgent=True))
-        if known is None:
-            standing = self._standing(connection, arrival)
-            columns = {k: v for k, v in asdict(arrival).items() if k not in ("study_instance_uid", "urgent", "image")}
-            connection.execute(instances.insert().values(study_id=arrival.study_id, standing=standing, **columns))
-        elif known == Standing.LOST:
-            standing = Standing.CURRENT if arrival.image else Standing.OTHER
-            connection.execute(instances.update().where(instances.c.path == arrival.path).values(standing=standing))
-        else:
+        this = instances.c.path == arrival.path
+        known = connection.scalar(sa.select(instances.c.standing).where(this))
+        if known not in (None, Standing.LOST):
             return
+        standing = self._standing(connection, arrival)
+        if known is None:
+            columns = {k: v for k, v in asdict(arrival).items() if k not in ("study_instance_uid", "urgent")}
+            connection.execute(instances.insert().values(study_id=arrival.study_id, standing=standing, **columns))
+        else:
+            connection.execute(instances.update().where(this).values(standing=standing))
         if standing is Standing.CURRENT:
-            self._feed_study(connection, arrival)
+            self._feed_study(connection, arrival.study_id, arrival.patient_key, arrival.received_at)
 
     def _ensure_study(self, connection: sa.Connection, arrival: Arrival) -> None:
         created = connection.execute(
@@ -149,23 +162,25 @@ class ArrivalBook(Database):
             )
 
     def _standing(self, connection: sa.Connection, arrival: Arrival) -> Standing:
-        same_uid = connection.execute(
-            sa.select(instances.c.digest)
-            .where(
-                instances.c.sop_instance_uid == arrival.sop_instance_uid,
-                instances.c.standing.in_([Standing.CURRENT, Standing.OTHER]),
-            )
-            .limit(1)
-        ).scalar_one_or_none()
-        if same_uid is not None:
-            return Standing.DUPLICATE if same_uid == arrival.digest else Standing.DISPUTED
+        first = self._digest_of_first(connection, arrival.sop_instance_uid)
+        if first is not None:
+            return Standing.DUPLICATE if first == arrival.digest else Standing.DISPUTED
         return Standing.CURRENT if arrival.image else Standing.OTHER
 
-    def _feed_study(self, connection: sa.Connection, arrival: Arrival) -> None:
-        study = connection.execute(sa.select(studies).where(studies.c.id == arrival.study_id)).one()
-        at = arrival.received_at
+    @staticmethod
+    def _digest_of_first(connection: sa.Connection, sop_instance_uid: str) -> str | None:
+        """Digest of the object that stands for this SOP Instance UID, if one does."""
+        stands = instances.c.standing.in_([Standing.CURRENT, Standing.OTHER])
+        query = sa.select(instances.c.digest).where(instances.c.sop_instance_uid == sop_instance_uid, stands)
+        found: str | None = connection.scalar(query.limit(1))
+        return found
+
+    @staticmethod
+    def _feed_study(connection: sa.Connection, study_id: str, patient_key: str, at: float) -> None:
+        """What one more image does to its study."""
+        study = connection.execute(sa.select(studies).where(studies.c.id == study_id)).one()
         everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
-        if not same_patient(study.patient_key, arrival.patient_key):
+        if not same_patient(study.patient_key, patient_key):
             if move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None):
                 log(Event.STUDY_DEAD, "error", study=study.id, reason=TWO_PATIENTS)
             return
@@ -174,7 +189,7 @@ class ArrivalBook(Database):
             .where(studies.c.id == study.id)
             .values(
                 last_arrival_at=sa.case((studies.c.last_arrival_at < at, at), else_=studies.c.last_arrival_at),
-                patient_key=merge_patient_keys(study.patient_key, arrival.patient_key),
+                patient_key=merge_patient_keys(study.patient_key, patient_key),
             )
         )
         if study.state == StudyState.RECEIVING or (study.state == StudyState.DEAD and study.reason == TWO_PATIENTS):

@@ -9,13 +9,18 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 
-from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.errors import ConfigurationError, PermanentError
 
 BUSY_SECONDS = 10
+STATEMENT_SECONDS = 60
+#: The database cannot be reached, is busy, full or read-only: nothing was changed, and the same call may succeed later.
+DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -30,13 +35,27 @@ def open_engine(url: str) -> Engine:
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        engine = sa.create_engine(
+            parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite", connect_args=_patience(parsed)
+        )
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise ConfigurationError("node.database: not a database URL that SQLAlchemy knows") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _patience(url: URL) -> dict[str, str | int]:
+    """What libpq is told so that a PostgreSQL that went silent becomes an error; what the URL says comes first."""
+    if url.get_backend_name() != "postgresql":
+        return {}
+    wanted: dict[str, str | int] = {
+        "connect_timeout": BUSY_SECONDS,
+        "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
+        "options": f"-c statement_timeout={1000 * STATEMENT_SECONDS}",
+    }
+    return {key: value for key, value in wanted.items() if key not in url.query}
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -67,6 +86,35 @@ def migrate(url: str) -> None:
     command.upgrade(_alembic(url), "head")
 
 
+def check_schema(url: str) -> None:
+    """See that the database has this version's schema; changes nothing.
+
+    Raises ConfigurationError when there is no registry yet, PermanentError when it is another version's.
+    """
+    script = ScriptDirectory.from_config(_alembic(url))
+    found = _revision(url)
+    if found is None:
+        raise ConfigurationError("node.database: no registry there yet; start the node first with `dicom-node serve`")
+    if found == script.get_current_head():
+        return
+    if found in {revision.revision for revision in script.walk_revisions()}:
+        raise PermanentError("the registry is an earlier version's: start `dicom-node serve` of this version first")
+    raise PermanentError("the registry is a later version's: use the `dicom-node` of the node that runs on it")
+
+
+def _revision(url: str) -> str | None:
+    """The schema's revision as the database says it; None when it has none."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
+        return None
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
 class Database:
     """Connections for reading and for writing; each write is one transaction, committed when its block ends."""
 
@@ -83,15 +131,6 @@ class Database:
     def _insert(self, table: sa.Table) -> Any:
         """An INSERT that can say ON CONFLICT DO NOTHING; both databases spell it alike."""
         return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)
-
-    def reachable(self) -> bool:
-        """Whether the database answers now."""
-        try:
-            with self._read() as connection:
-                connection.execute(sa.text("SELECT 1"))
-        except sa.exc.OperationalError:
-            return False
-        return True
 
     def close(self) -> None:
         """Give all connections back."""

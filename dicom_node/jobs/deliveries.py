@@ -7,19 +7,25 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import Delivery, DeliveryState, StudyState
+from dicom_node.base.types import CLINICAL, Delivery, DeliveryState, StudyState
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import deliveries, pauses, results, studies
 from dicom_node.jobs.transitions import move
 
 EVERYWHERE = "*"
+NOT_CLINICAL = sa.exists().where(results.c.id == deliveries.c.result_id, results.c.training_state != CLINICAL)
 
 
 class DeliveryBook(Database):
     """Deliveries and pauses."""
 
-    def claim_delivery(self, owner: str, destination: str, lease_until: float, at: float) -> Delivery | None:
-        """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order."""
+    def claim_delivery(
+        self, owner: str, destination: str, lease_until: float, at: float, *, clinical_only: bool = True
+    ) -> Delivery | None:
+        """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order.
+
+        clinical_only: what a model that is not clinical made waits.
+        """
         earlier = deliveries.alias("earlier")
         waits_for_earlier = sa.exists().where(
             earlier.c.study_id == deliveries.c.study_id,
@@ -29,6 +35,7 @@ class DeliveryBook(Database):
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
         # Images of two patients under one study: whatever was made of them stays here.
+        may_leave = ~NOT_CLINICAL if clinical_only else sa.true()
         of_dead_study = sa.exists().where(studies.c.id == deliveries.c.study_id, studies.c.state == StudyState.DEAD)
         due = sa.or_(
             sa.and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.next_attempt_at <= at),
@@ -37,7 +44,8 @@ class DeliveryBook(Database):
         with self._write() as connection:
             row = connection.execute(
                 sa.select(deliveries)
-                .where(deliveries.c.destination == destination, due, ~waits_for_earlier, ~paused, ~of_dead_study)
+                .where(deliveries.c.destination == destination, due, may_leave)
+                .where(~waits_for_earlier, ~paused, ~of_dead_study)
                 .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)
@@ -97,16 +105,11 @@ class DeliveryBook(Database):
             )
             return changed.rowcount
 
-    def retry_deliveries(self, study: str, at: float) -> int:
-        """Make a study's set-aside and postponed deliveries due now; returns how many."""
-        waiting = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.PENDING])
+    def note_held(self, reason: str) -> None:
+        """Say beside every delivery of a model that is not clinical why it waits."""
+        waits = deliveries.c.state == DeliveryState.PENDING
         with self._write() as connection:
-            changed = connection.execute(
-                deliveries.update()
-                .where(deliveries.c.study_id == study, waiting)
-                .values(state=DeliveryState.PENDING, next_attempt_at=at)
-            )
-            return changed.rowcount
+            connection.execute(deliveries.update().where(waits, NOT_CLINICAL).values(last_error=reason))
 
     def pause(self, destination: str | None, at: float) -> None:
         """Hold results for one destination, or for all when None. Intake goes on."""

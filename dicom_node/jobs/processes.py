@@ -1,4 +1,4 @@
-"""Which of the node's processes are alive: each beats in the registry, `/healthz` and people read it."""
+"""Which of the node's processes are alive, and which storage folder they work on: `/healthz` and people read it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.jobs.database import Database
-from dicom_node.jobs.tables import processes
+from dicom_node.jobs.tables import processes, storage
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,14 @@ class ProcessView:
 
 
 class ProcessBook(Database):
-    """Heartbeats."""
+    """Heartbeats, and the folder that this database describes."""
+
+    def describes(self, storage_id: str) -> str:
+        """The storage folder that this database describes: the given one from the first time on that one is."""
+        with self._write() as connection:
+            connection.execute(self._insert(storage).values(row=1, storage_id=storage_id).on_conflict_do_nothing())
+            described: str = connection.scalars(sa.select(storage.c.storage_id)).one()
+        return described
 
     def beat(self, name: str, pid: int, status: str, at: float) -> None:
         """Say that the process lives and what it does."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import Claim, DeliveryState, Report, Standing, StudyState
+from dicom_node.base.types import Claim, DeliveryState, Report, Standing, StudyState, ToSend
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
 
-CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived"
+CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived or were being compared"
 IMAGES_LOST = "images of the study were received but are missing from the spool"
+IMAGES_QUARANTINED = "other images arrived under SOP Instance UIDs of this study and were set aside"
 WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
 
 
@@ -26,7 +28,8 @@ class StudyQueue(Database):
         """Close studies that are complete; returns (study id, reason why it may be partial).
 
         Complete: no image since `quiet_since`, no association that fed it still open, and no object in dispute; or
-        opened before `opened_before`, whatever still arrives.
+        opened before `opened_before`, whatever still arrives or waits. A time that lies in the future, because the
+        clock was set back, counts as now.
         """
         disputed = sa.exists().where(instances.c.study_id == studies.c.id, instances.c.standing == Standing.DISPUTED)
         feeding = sa.exists().where(
@@ -34,15 +37,15 @@ class StudyQueue(Database):
             instances.c.association_id == associations.c.id,
             associations.c.closed_at.is_(None),
         )
-        quiet = sa.and_(studies.c.last_arrival_at <= quiet_since, ~feeding)
-        query = sa.select(studies.c.id, quiet.label("quiet")).where(
-            studies.c.state == StudyState.RECEIVING,
-            ~disputed,
-            sa.or_(quiet, studies.c.opened_at <= opened_before),
-        )
-        query = query.order_by(studies.c.id)  # the order in which arrivals lock studies: no waiting in a circle
+        receiving = studies.c.state == StudyState.RECEIVING
+        quiet = sa.and_(studies.c.last_arrival_at <= quiet_since, ~feeding, ~disputed)
+        due = sa.or_(quiet, studies.c.opened_at <= opened_before)
+        # Ordered as arrivals lock studies: no waiting in a circle.
+        query = sa.select(studies.c.id, quiet.label("quiet")).where(receiving, due).order_by(studies.c.id)
         closed: list[tuple[str, str | None]] = []
         with self._write() as connection:
+            for column in (studies.c.last_arrival_at, studies.c.opened_at):
+                connection.execute(studies.update().where(receiving, column > at).values({column: at}))
             for study, is_quiet in connection.execute(query).all():
                 partial = None if is_quiet else CLOSED_BY_CAP
                 if move(
@@ -51,6 +54,7 @@ class StudyQueue(Database):
                     [StudyState.RECEIVING],
                     StudyState.COMPLETE,
                     at,
+                    guard=due,
                     completed_at=at,
                     partial_reason=partial,
                 ):
@@ -88,11 +92,10 @@ class StudyQueue(Database):
             )
             rows = connection.execute(
                 sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae, instances.c.standing)
-                .where(instances.c.study_id == row.id, instances.c.standing.in_([Standing.CURRENT, Standing.LOST]))
+                .where(instances.c.study_id == row.id, instances.c.image)
                 .order_by(instances.c.path)
             ).all()
         evidence = [item for item in rows if item.standing == Standing.CURRENT]
-        lost = len(evidence) < len(rows)
         return Claim(
             study_id=row.id,
             study_instance_uid=row.study_instance_uid,
@@ -101,7 +104,7 @@ class StudyQueue(Database):
             owner=owner,
             calling_aes=tuple(sorted({item.calling_ae for item in evidence})),
             images=tuple((item.sop_instance_uid, item.path) for item in evidence),
-            partial_reason=row.partial_reason or (IMAGES_LOST if lost else None),
+            partial_reason=row.partial_reason or _incomplete(rows),
             attempts=row.attempts + 1,
         )
 
@@ -114,9 +117,10 @@ class StudyQueue(Database):
                 .values(lease_until=lease_until)
             )
 
-    def give_back(self, owner: str, at: float) -> list[str]:
-        """Return what an owner holds to the queue because it stops; the attempt does not count."""
-        return self._requeue(studies.c.owner == owner, at, counts=False)
+    def give_back(self, owner: str, at: float, only: Sequence[str] | None = None) -> list[str]:
+        """Return what an owner holds, or `only` some of it, to the queue; the attempt does not count."""
+        mine = studies.c.owner == owner
+        return self._requeue(mine if only is None else mine & studies.c.id.in_(only), at, counts=False)
 
     def reclaim_dead(self, owner_prefix: str, at: float, max_attempts: int) -> list[str]:
         """Return what earlier owners of this kind held when they died; the attempt counts."""
@@ -131,14 +135,14 @@ class StudyQueue(Database):
         self,
         claim: Claim,
         report: Report,
-        destinations: Sequence[tuple[str, str]],
+        to_send: Sequence[ToSend],
         hold: str | None,
         at: float,
         set_aside: Sequence[str] = (),
     ) -> None:
         """Record the result and its deliveries in one transaction.
 
-        destinations: (name, kind). hold: why the result goes nowhere although routes exist. set_aside: why series were
+        hold: why the result goes nowhere although routes exist. set_aside: why series were
         not used, one reason a series. Raises LostClaim.
         """
         with self._write() as connection:
@@ -159,19 +163,18 @@ class StudyQueue(Database):
                     device_uid=report.model.device_uid,
                     training_state=report.model.training_state,
                     precision=report.precision,
-                    hold_reason=hold,
                     created_at=report.created_at,
                 )
                 .returning(results.c.id)
             ).scalar_one()
-            for name, kind in destinations:
+            for item in to_send:
                 connection.execute(
                     deliveries.insert().values(
                         result_id=result,
                         study_id=claim.study_id,
-                        destination=name,
-                        kind=kind,
-                        path=report.path,
+                        destination=item.destination,
+                        kind=item.kind,
+                        path=item.path,
                         state=DeliveryState.PENDING,
                         next_attempt_at=at,
                     )
@@ -182,10 +185,14 @@ class StudyQueue(Database):
         with self._write() as connection:
             self._finish(connection, claim, StudyState.OUT_OF_SCOPE, at, reason, set_aside=_counted(set_aside))
 
-    def finish_failed(self, claim: Claim, reason: str, retry_at: float, at: float) -> None:
-        """Something that may pass stood in the way; tried again at `retry_at`. Raises LostClaim."""
+    def finish_failed(self, claim: Claim, reason: str, retry_at: float, at: float, *, counts: bool = True) -> None:
+        """Something that may pass stood in the way; tried again at `retry_at`. Raises LostClaim.
+
+        counts: whether this attempt is one of those that are allowed; a full disk is not the study's fault.
+        """
+        attempts = claim.attempts if counts else claim.attempts - 1
         with self._write() as connection:
-            self._finish(connection, claim, StudyState.FAILED, at, reason, next_attempt_at=retry_at)
+            self._finish(connection, claim, StudyState.FAILED, at, reason, next_attempt_at=retry_at, attempts=attempts)
 
     def finish_dead(self, claim: Claim, reason: str, at: float) -> None:
         """A person is needed. Raises LostClaim."""
@@ -199,32 +206,17 @@ class StudyQueue(Database):
             return connection.execute(query).first() is not None
 
     def predecessors(self, study: str, revision: int) -> tuple[tuple[str, str, str], ...]:
-        """SOP Instance, Series Instance and SOP Class UID of the latest report before this revision, if any."""
+        """SOP Instance, Series Instance and SOP Class UID of the latest earlier report that left the node or will."""
+        leaves = (deliveries.c.attempts > 0) | (deliveries.c.state != DeliveryState.SET_ASIDE)
+        sent = sa.exists().where(deliveries.c.result_id == results.c.id, leaves)
         query = (
             sa.select(results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
-            .where(results.c.study_id == study, results.c.revision < revision)
+            .where(results.c.study_id == study, results.c.revision < revision, sent)
             .order_by(results.c.revision.desc())
             .limit(1)
         )
         with self._read() as connection:
             return tuple((row[0], row[1], row[2]) for row in connection.execute(query))
-
-    def retry_study(self, study: str, at: float) -> bool:
-        """Put a study that ended without a report back into the queue, as a person asked."""
-        with self._write() as connection:
-            return move(
-                connection,
-                study,
-                [StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE],
-                StudyState.COMPLETE,
-                at,
-                reason="retried by a person",
-                attempts=0,
-                next_attempt_at=None,
-                completed_at=at,
-                owner=None,
-                lease_until=None,
-            )
 
     def _finish(
         self,
@@ -235,6 +227,7 @@ class StudyQueue(Database):
         reason: str | None,
         next_attempt_at: float | None = None,
         set_aside: Sequence[dict[str, str | int]] = (),
+        **values: int,
     ) -> None:
         mine = sa.and_(studies.c.owner == claim.owner, studies.c.revision == claim.revision)
         finished = move(
@@ -250,6 +243,7 @@ class StudyQueue(Database):
             finished_at=at,
             next_attempt_at=next_attempt_at,
             set_aside=list(set_aside),
+            **values,
         )
         if not finished:
             raise LostClaim("the study changed or was given to another worker while this one ran it")
@@ -275,6 +269,14 @@ class StudyQueue(Database):
                 ):
                     returned.append(study)
         return returned
+
+
+def _incomplete(images: Sequence[Any]) -> str | None:
+    """Why not everything that was received under a study's name can be used; None when it can. images: its rows."""
+    uids = {standing: {row.sop_instance_uid for row in images if row.standing == standing} for standing in Standing}
+    if uids[Standing.LOST] - uids[Standing.CURRENT]:
+        return IMAGES_LOST
+    return IMAGES_QUARANTINED if uids[Standing.QUARANTINED] else None
 
 
 def _counted(reasons: Sequence[str]) -> list[dict[str, str | int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ Compare = Callable[[Sequence[tuple[Path, Path]]], Sequence[Verdict | None]]
 CLOSE_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 RECLAIM_SECONDS = 5.0
+COMPARISONS = 30  # of one pair whose files the disk does not give, before the later object is quarantined
 
 
 class Housekeeping:
@@ -28,6 +30,7 @@ class Housekeeping:
         self._configuration = configuration
         self._registry = registry
         self._compare = compare
+        self._unreadable: Counter[str] = Counter()
 
     def scheduler(self) -> BackgroundScheduler:
         """A scheduler with all jobs, not yet started. A job never overlaps itself; missed runs become one."""
@@ -56,11 +59,20 @@ class Housekeeping:
             return
         verdicts = self._compare([(spool / first, spool / path) for path, first in disputed])
         for (path, _), verdict in zip(disputed, verdicts, strict=False):
-            if verdict is None:
+            settled = verdict or self._after_failure(path)
+            if settled is None:
                 continue
-            self._registry.settle(path, verdict)
-            level = "warning" if verdict is Verdict.QUARANTINED else "info"
-            log(Event.OBJECT_SETTLED, level, reason=verdict.value, path=path)
+            self._registry.settle(path, settled)
+            level = "warning" if settled is Verdict.QUARANTINED else "info"
+            log(Event.OBJECT_SETTLED, level, reason=settled.value, path=path)
+
+    def _after_failure(self, path: str) -> Verdict | None:
+        """None to try once more; a pair that can never be read must not hold up its study and all other pairs."""
+        self._unreadable[path] += 1
+        if self._unreadable[path] < COMPARISONS:
+            return None
+        del self._unreadable[path]
+        return Verdict.QUARANTINED
 
     def reclaim_lost_studies(self) -> None:
         """Return to the queue what a worker stopped renewing."""

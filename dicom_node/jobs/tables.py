@@ -69,6 +69,7 @@ instances = Table(
     Column("size", BigInteger, nullable=False),
     Column("calling_ae", String(16), nullable=False),
     Column("association_id", String(64), index=True),
+    Column("image", Boolean, nullable=False),
     Column("standing", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Index("ix_instances_study_id_standing", "study_id", "standing"),
@@ -104,7 +105,6 @@ results = Table(
     Column("device_uid", String(64), nullable=False),
     Column("training_state", String(16), nullable=False),
     Column("precision", String(8), nullable=False),
-    Column("hold_reason", Text),
     Column("created_at", Float, nullable=False),
     UniqueConstraint("study_id", "revision"),
 )
@@ -150,6 +150,14 @@ processes = Table(
     Column("started_at", Float, nullable=False),
     Column("beat_at", Float, nullable=False),
     Column("status", String(64), nullable=False),
+)
+
+# One row: the storage folder that this database describes.
+storage = Table(
+    "storage",
+    metadata,
+    Column("row", Integer, primary_key=True, autoincrement=False),
+    Column("storage_id", String(64), nullable=False),
 )
 
 pauses = Table(

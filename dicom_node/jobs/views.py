@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.base.types import Standing, StudyState
+from dicom_node.base.types import DeliveryView, Standing, StudyState
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import deliveries, events, instances, results, studies
 
+SLICE = 1000  # studies asked about at once: a statement takes a limited number of parameters
 QUEUED = (StudyState.COMPLETE, StudyState.RUNNING, StudyState.FAILED)
-
-
-@dataclass(frozen=True)
-class DeliveryView:
-    """One object on its way to one destination."""
-
-    destination: str
-    kind: str
-    state: str
-    attempts: int
-    last_error: str | None
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,13 @@ class Views(Database):
             .order_by(running_first, studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
         )
 
+    def waiting_since(self) -> float | None:
+        """When the study was complete that has waited longest for the model; None when none waits."""
+        waits = studies.c.state.in_([StudyState.COMPLETE, StudyState.FAILED])
+        with self._read() as connection:
+            since: float | None = connection.scalar(sa.select(sa.func.min(studies.c.completed_at)).where(waits))
+        return since
+
     def study(self, uid_or_id: str) -> StudyView | None:
         """One study by its Study Instance UID or the node's short id."""
         known_as = (studies.c.study_instance_uid == uid_or_id) | (studies.c.id == uid_or_id)
@@ -123,11 +121,15 @@ class Views(Database):
     def _views(self, query: sa.Select[Any]) -> list[StudyView]:
         with self._read() as connection:
             rows = connection.execute(query).all()
-            ids = [row.id for row in rows]
-            images = self._images(connection, ids)
-            newest = self._newest_results(connection, ids)
-            sent = self._deliveries(connection, ids)
-        return [_view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id])) for row in rows]
+            slices = [rows[start : start + SLICE] for start in range(0, len(rows), SLICE)]
+            return [view for some in slices for view in self._some_views(connection, some)]
+
+    def _some_views(self, connection: sa.Connection, rows: Sequence[Any]) -> Iterator[StudyView]:
+        ids = [row.id for row in rows]
+        images = self._images(connection, ids)
+        newest = self._newest_results(connection, ids)
+        sent = self._deliveries(connection, ids)
+        return (_view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id])) for row in rows)
 
     def _images(self, connection: sa.Connection, ids: list[str]) -> dict[str, int]:
         query = (

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy.exc import OperationalError
-
-from dicom_node.base.errors import LostClaim, NodeError, Stopped
+from dicom_node.base.errors import LostClaim, NodeError, RetriableError, Stopped
 from dicom_node.base.events import Event, log, type_and_place
-from dicom_node.base.types import Claim, Report
+from dicom_node.base.types import Claim, Report, ToSend
 from dicom_node.jobs.batches import Prepared, may_take_more, split
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.pulse import Pulse
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from prima_core.base.errors import OutOfScope, PrimaError
 from prima_core.base.types import PreparedStudy, StudyPrediction
 
@@ -28,13 +29,13 @@ class Stages:
     """The stages between a claim and a result.
 
     prepare: spool files → tokens; raises OutOfScope or another PrimaError. predict: the model, several studies at once.
-    report: a durable document. hand_over: (destination, kind) of every delivery, and why the result is held, if it is.
+    report: a durable document. hand_over: what is sent where, and why the result is held, if it is.
     """
 
     prepare: Callable[[Claim], PreparedStudy]
-    predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction]]
+    predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction | PrimaError]]
     report: Callable[[Claim, PreparedStudy, StudyPrediction], Report]
-    hand_over: Callable[[Claim, PreparedStudy, Report], tuple[Sequence[tuple[str, str]], str | None]]
+    hand_over: Callable[[Claim, PreparedStudy, Report], tuple[Sequence[ToSend], str | None]]
 
 
 class Worker:
@@ -49,6 +50,7 @@ class Worker:
         token_budget: int,
         max_attempts: int,
         retry_seconds: float,
+        pulse: Pulse,
     ) -> None:
         self._registry = registry
         self._stages = stages
@@ -56,33 +58,54 @@ class Worker:
         self._token_budget = token_budget
         self._max_attempts = max_attempts
         self._retry_seconds = retry_seconds
+        self._pulse = pulse
         self._held: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set, then give back what is not finished."""
-        keeper = threading.Thread(target=self._keep_leases, args=(stop,), name="leases", daemon=True)
-        keeper.start()
-        while not stop.is_set():
+        """Work until `stop` is set, then give back what is not finished.
+
+        An error that nobody thought of, here or in the thread that keeps the leases, sets `stop` and is raised.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="leases") as pool:
+            leases = pool.submit(self._keep_leases, stop)
             try:
-                busy = self.work_once(stop)
-            except OperationalError as error:
-                log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
-                busy = False
-            if not busy:
-                stop.wait(POLL_SECONDS)
+                while not stop.is_set():
+                    if not self._work_if_reachable(stop):
+                        stop.wait(POLL_SECONDS)
+            finally:
+                stop.set()
+        leases.result()
         for study in self._registry.give_back(self._owner, time.time()):
             log(Event.STUDY_RELEASED, study=study, reason="the node stops")
 
     def work_once(self, stop: threading.Event) -> bool:
-        """Take what waits now, within the token budget, and finish it; False when nothing waited."""
+        """Take what waits now, within the token budget, and finish it; False when nothing waited.
+
+        An urgent study that comes meanwhile waits for the batch that runs, not for those after it.
+        """
+        self._pulse.beat()
         try:
             held, claimed = self._take(stop)
-            for batch in split(held, self._token_budget):
-                if not stop.is_set():
-                    self._run(batch)
+            batches = split(held, self._token_budget)
+            while batches and not stop.is_set():
+                self._run(batches.pop(0))
+                if batches and not batches[0][0].claim.urgent and self._registry.urgent_waits():
+                    self._give_back([item.claim.study_id for batch in batches for item in batch])
+                    break
         finally:
             self._held.clear()  # what was not finished (the database went away) comes back when its lease runs out
         return claimed
+
+    def _work_if_reachable(self, stop: threading.Event) -> bool:
+        try:
+            return self.work_once(stop)
+        except DATABASE_AWAY as error:
+            log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
+            return False
+
+    def _give_back(self, held: Sequence[str]) -> None:
+        for study in self._registry.give_back(self._owner, time.time(), held):
+            log(Event.STUDY_RELEASED, study=study, reason="an urgent study goes first")
 
     def _take(self, stop: threading.Event) -> tuple[list[Prepared], bool]:
         held: list[Prepared] = []
@@ -105,19 +128,29 @@ class Worker:
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - out of memory and every fault of the model ends the batch, not the node
-            for item in batch:
-                self._fail(item.claim, error)
+            self._run_alone(batch, error)
             return
         for item, prediction in zip(batch, predictions, strict=True):
             with self._ending(item.claim):
+                if isinstance(prediction, PrimaError):
+                    raise prediction
                 self._finish(item, prediction)
+
+    def _run_alone(self, batch: Sequence[Prepared], error: Exception) -> None:
+        """Nobody answers for what a companion brought down."""
+        if len(batch) == 1:
+            self._fail(batch[0].claim, error)
+            return
+        log(Event.JOB_FAILED, "warning", job="batch", count=len(batch), error=type_and_place(error))
+        for item in batch:
+            self._run([item])
 
     def _finish(self, item: Prepared, prediction: StudyPrediction) -> None:
         claim = item.claim
         report = self._stages.report(claim, item.study, prediction)
-        destinations, hold = self._stages.hand_over(claim, item.study, report)
+        to_send, hold = self._stages.hand_over(claim, item.study, report)
         set_aside = [entry.reason for entry in item.study.set_aside]
-        self._registry.finish_reported(claim, report, destinations, hold, time.time(), set_aside)
+        self._registry.finish_reported(claim, report, to_send, hold, time.time(), set_aside)
         log(
             Event.STUDY_REPORTED,
             study=claim.study_id,
@@ -143,39 +176,54 @@ class Worker:
             log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
         except Stopped:
             pass  # `run` gives back everything that is still claimed
-        except OperationalError:
+        except DATABASE_AWAY:
             raise  # the database's trouble is not the study's
         except Exception as error:  # noqa: BLE001 - one study's fault must not stop the others; the study keeps the reason
             self._fail(claim, error)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
-        known = isinstance(error, NodeError | PrimaError)
-        reason = str(error) if known else f"unexpected {type(error).__name__} (see the log)"
-        if not known:
+        reason = _reason(error)
+        if not isinstance(error, NodeError | PrimaError):
             log(Event.STUDY_FAILED, "error", study=claim.study_id, error=type_and_place(error))
         permanent = isinstance(error, PrimaError) or (isinstance(error, NodeError) and not error.retriable)
-        if permanent or claim.attempts >= self._max_attempts:
+        # A full disk or a database that is away says nothing of the study: it is tried until it succeeds.
+        counts = not isinstance(error, RetriableError | OSError)
+        if permanent or (counts and claim.attempts >= self._max_attempts):
             self._end(claim, Event.STUDY_DEAD, reason, self._registry.finish_dead)
             return
-        retry_at = time.time() + self._retry_seconds * 2.0 ** (claim.attempts - 1)
-        self._end(
-            claim,
-            Event.STUDY_FAILED,
-            reason,
-            lambda claim, reason, at: self._registry.finish_failed(claim, reason, retry_at, at),
-        )
+        wait = self._retry_seconds * 2.0 ** (claim.attempts - 1) if counts else self._retry_seconds
+        finish = partial(self._registry.finish_failed, retry_at=time.time() + wait, counts=counts)
+        self._end(claim, Event.STUDY_FAILED, reason, lambda claim, reason, at: finish(claim, reason, at=at))
 
     @staticmethod
     def _end(claim: Claim, event: Event, reason: str, finish: Callable[[Claim, str, float], None]) -> None:
+        level = {Event.STUDY_DEAD: "error", Event.STUDY_FAILED: "warning"}.get(event, "info")
         try:
             finish(claim, reason, time.time())
-            log(event, study=claim.study_id, revision=claim.revision, reason=reason)
+            log(event, level, study=claim.study_id, revision=claim.revision, reason=reason)
         except LostClaim as error:
             log(Event.CLAIM_LOST, "warning", study=claim.study_id, reason=str(error))
 
     def _keep_leases(self, stop: threading.Event) -> None:
-        while not stop.wait(LEASE_SECONDS / 4):
-            try:
-                self._registry.renew(self._owner, sorted(self._held), time.time() + LEASE_SECONDS)
-            except OperationalError as error:
-                log(Event.JOB_FAILED, "warning", job="leases", error=type(error).__name__)
+        try:
+            while not stop.wait(LEASE_SECONDS / 4):
+                self._renew()
+        except BaseException:
+            stop.set()
+            raise
+
+    def _renew(self) -> None:
+        if not self._pulse.alive():
+            return  # the lease runs out, and the study comes back to the queue
+        try:
+            self._registry.renew(self._owner, sorted(self._held), time.time() + LEASE_SECONDS)
+        except DATABASE_AWAY as error:
+            log(Event.JOB_FAILED, "warning", job="leases", error=type(error).__name__)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NodeError | PrimaError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"a file cannot be read or written now ({errno.errorcode.get(error.errno or 0, 'unknown error')})"
+    return f"unexpected {type(error).__name__} (see the log)"

@@ -1,5 +1,8 @@
 """The coded content tree of a report: TID 1500 "Imaging Measurement Report" with one TID 1501 group a finding.
 
+Or the same in containers, texts and codes alone, in the manner of TID 2000 "Basic Diagnostic Imaging Report", for Basic
+Text SR, whose IOD knows no numbers and no groups (PS3.3 A.35.1.3).
+
 Numbers come with their kind: (122157, DCM, "Probability") only from a calibrated bundle, else the private concept
 "Uncalibrated score". What is below threshold is never written as absent. No image is cited beside a finding: the
 model's answer is for the study, and which slices speak for it is not known without an explanation. The evidence
@@ -38,7 +41,7 @@ from dicom_node.base.errors import ReportError
 from dicom_node.base.types import Score, StudyResult
 from dicom_node.reporting import codes
 from dicom_node.reporting.codes import Concept, report_code
-from dicom_node.reporting.summary import NOTHING_FOUND, restriction, summary
+from dicom_node.reporting.summary import NOTHING_FOUND, restriction, score_in_words, summary
 
 BELOW_THRESHOLD = "Below the model's threshold. This does not exclude the finding."
 CONTAINS = RelationshipTypeValues.CONTAINS
@@ -51,14 +54,20 @@ def derived_uid(*parts: str) -> str:
     return f"2.25.{int.from_bytes(digest[:16])}"
 
 
-def content_tree(result: StudyResult, settings: ReportSection, images: int, series: int) -> ContainerContentItem:
-    """The root container. images, series: how many were used.
+def content_tree(
+    result: StudyResult, settings: ReportSection, images: int, series: int, *, basic: bool = False
+) -> ContainerContentItem:
+    """The root container. images, series: how many were used. basic: containers, texts and codes alone.
 
     Raises ReportError when a score is not a finite number or a probability lies outside 0 to 1.
     """
     for score in (*result.diagnoses, *result.referrals):
         _check(score)
-    root = ContainerContentItem(coded(report_code("doc_title")), is_content_continuous=False, template_id="1500")
+    root = ContainerContentItem(
+        coded(report_code("basic_title" if basic else "doc_title")),
+        is_content_continuous=False,
+        template_id=None if basic else "1500",
+    )
     children = ContentSequence()
     warning = restriction(result.model)
     if warning:
@@ -68,12 +77,13 @@ def content_tree(result: StudyResult, settings: ReportSection, images: int, seri
     children.append(
         CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
     )
-    children.append(_text("summary", summary(result, images, series, settings.negatives != "none")))
+    words = _text("summary", summary(result, images, series, settings.negatives != "none"))
+    children.append(_container("summary_section", [words]) if basic else words)
     reported = result.diagnoses if settings.negatives == "all" else result.positive
     if reported:
         ordered = sorted(reported, key=lambda score: -score.logit)
-        groups = [item for score in ordered for item in _finding_group(score, result)]
-        children.append(_container("imaging_measurements", groups))
+        groups = [item for score in ordered for item in (_basic(score) if basic else _finding_group(score, result))]
+        children.append(_container("findings_section" if basic else "imaging_measurements", groups))
     children.append(_container("qualitative_evaluations", _study_level(result, settings)))
     recommended = [item for score in result.referrals if score.positive for item in _recommendation(score)]
     if recommended:
@@ -135,6 +145,18 @@ def _finding_group(score: Score, result: StudyResult) -> list[ContentItem]:
     if not score.positive:
         group[0].ContentSequence.append(_text("comment", BELOW_THRESHOLD))
     return [*group]
+
+
+def _basic(score: Score) -> Iterable[ContentItem]:
+    """The finding's code, then its exact wording, its number and its threshold in one line of text.
+
+    Below the threshold there is only the line: nothing here could stand beside the code and say that it is not found.
+    """
+    concept = codes.diagnosis(score.name)
+    if score.positive:
+        yield CodeContentItem(coded(report_code("finding")), coded(concept), CONTAINS)
+    words = f"{concept.display}: {score_in_words(score)}, threshold {score.threshold:.6g} on the logit."
+    yield _text("finding", words if score.positive else f"{words} {BELOW_THRESHOLD}")
 
 
 def _measurement(score: Score) -> Measurement:

@@ -1,12 +1,15 @@
 """StudyResult → one Structured Report in the source study (PS3.3 A.35, PS3.16 TID 1500).
 
-The report is preliminary and unverified, a series of its own, with UIDs that follow from study, revision and device:
-work repeated after a crash writes the same object. It keeps the source's Specific Character Set, because the archive is
+The report is preliminary and unverified, a series of its own, with UIDs that follow from study, revision, device and
+evidence: work repeated after a crash writes the same object. For a destination that takes another SOP class there is a
+variant: the same report in the same series (PS3.3 C.17.1 lets a series hold SR instances of any class), with a UID that
+follows from the report's. It keeps the source's Specific Character Set, because the archive is
 known to take it; only where a text might not come back unchanged is the report written in UTF-8 (ISO_IR 192).
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
@@ -18,48 +21,80 @@ from highdicom.sr import Comprehensive3DSR, ComprehensiveSR, EnhancedSR
 from pydicom.charset import convert_encodings, encode_string
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, BasicTextSRStorage, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 from pydicom.valuerep import PersonName
 
-from dicom_node.base.config import ReportSection
+from dicom_node.base.config import ReportSection, SopClass
 from dicom_node.base.errors import ReportError
 from dicom_node.base.types import ModelIdentity, StudyResult
 from dicom_node.reporting.codes import LONG_STRING, PRIVATE_SCHEME, long_string, report_code
 from dicom_node.reporting.content import coded, content_tree, derived_uid
 from dicom_node.reporting.source import TYPE_2, Image, Source, decode, legal_uid, read_source
 
-SOP_CLASSES = {"comprehensive_3d": Comprehensive3DSR, "comprehensive": ComprehensiveSR, "enhanced": EnhancedSR}
+SOP_CLASSES: dict[SopClass, UID] = {
+    "comprehensive_3d": Comprehensive3DSRStorage,
+    "comprehensive": ComprehensiveSRStorage,
+    "enhanced": EnhancedSRStorage,
+    "basic_text": BasicTextSRStorage,
+}
+WRITERS = {
+    Comprehensive3DSRStorage: Comprehensive3DSR,
+    ComprehensiveSRStorage: ComprehensiveSR,
+    EnhancedSRStorage: EnhancedSR,
+    BasicTextSRStorage: EnhancedSR,  # highdicom has no other; the modules are the same (PS3.3 A.35.1, A.35.2)
+}
 UNPROVEN = frozenset({"GBK", "ISO 2022 GBK", "ISO 2022 58"})  # dciodvfy cannot check a text in these
 DELIMITERS = ("\\", "^", "=")
 TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 
 
-def report_uids(study_instance_uid: str, revision: int, device_uid: str) -> tuple[str, str]:
-    """SOP Instance UID and Series Instance UID of the report of this revision of this study by this device."""
-    parts = (study_instance_uid, str(revision), device_uid)
-    return derived_uid("report", *parts), derived_uid("report series", *parts)
+def report_uids(result: StudyResult, sop_class: SopClass) -> tuple[str, str]:
+    """SOP Instance UID and Series Instance UID of the report.
+
+    They follow from study, revision, device and the images used, in any order: a registry that was rebuilt from the
+    files counts revisions anew, and what it then makes of other images must not look like an earlier report.
+    """
+    evidence = hashlib.sha256("\n".join(sorted(result.sop_instance_uids)).encode()).hexdigest()
+    parts = (result.study_instance_uid, str(result.revision), result.model.device_uid, evidence)
+    return derived_uid("report", *parts, SOP_CLASSES[sop_class]), derived_uid("report series", *parts)
 
 
-def build_report(result: StudyResult, images: Sequence[Path], settings: ReportSection, created_at: datetime) -> Dataset:
+def variant_uid(report_uid: str, sop_class: SopClass) -> str:
+    """SOP Instance UID of a report's variant in another SOP class. report_uid: that of the report itself."""
+    return derived_uid("report variant", report_uid, SOP_CLASSES[sop_class])
+
+
+def build_report(
+    result: StudyResult,
+    images: Sequence[Path],
+    settings: ReportSection,
+    created_at: datetime,
+    sop_class: SopClass | None = None,
+) -> Dataset:
     """The whole document with file meta information, ready to be written.
 
     images: the files of exactly the instances in `result.sop_instance_uids`; the evidence lists them all, and patient,
     study and order come from their headers. created_at: written in the source's time zone where that is known.
+    sop_class: for the report's variant in another SOP class than `settings.sop_class`; `result.predecessors` always
+    names the earlier reports themselves, and a variant refers to their variants.
     Raises ReportError when no valid report is possible; the message names the attribute, never its value.
     """
     source = read_source(images)
     _check(result, source)
-    sop_uid, series_uid = report_uids(result.study_instance_uid, result.revision, result.model.device_uid)
+    chosen = sop_class or settings.sop_class
+    report_uid, series_uid = report_uids(result, settings.sop_class)
+    sop_uid = report_uid if chosen == settings.sop_class else variant_uid(report_uid, chosen)
     series_count = len({image.series_instance_uid for image in source.images})
     # every value is checked by now, and pydicom's own validation quotes values in its warnings and its log
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
-        document: Dataset = SOP_CLASSES[settings.sop_class](
+        document: Dataset = WRITERS[SOP_CLASSES[chosen]](
             evidence=[_evidence(source.study_instance_uid, image) for image in source.images],
-            content=content_tree(result, settings, len(source.images), series_count),
+            content=content_tree(result, settings, len(source.images), series_count, basic=chosen == "basic_text"),
             series_instance_uid=series_uid,
             series_number=settings.series_number,
             series_description=_series_description(settings, result.model),
             sop_instance_uid=sop_uid,
-            instance_number=1,
+            instance_number=1 + list(SOP_CLASSES).index(chosen),
             manufacturer=long_string(settings.manufacturer),
             manufacturer_model_name=long_string(result.model.name),
             device_serial_number=long_string(result.model.bundle_id),
@@ -67,9 +102,10 @@ def build_report(result: StudyResult, images: Sequence[Path], settings: ReportSe
             institution_name=long_string(settings.institution) or None,
             is_complete=result.partial_reason is None,
             requested_procedures=list(source.requests) or None,
-            previous_versions=[_predecessor(result, *uids) for uids in result.predecessors] or None,
+            previous_versions=_predecessors(result, chosen, is_variant=sop_uid != report_uid) or None,
             coding_schemes=[_private_scheme()],
         )
+        document.SOPClassUID = document.file_meta.MediaStorageSOPClassUID = SOP_CLASSES[chosen]
         document.DeviceUID = result.model.device_uid
         if result.partial_reason is not None:
             document.CompletionFlagDescription = long_string(result.partial_reason)
@@ -102,13 +138,19 @@ def _evidence(study_instance_uid: str, image: Image) -> Dataset:
     return evidence
 
 
-def _predecessor(result: StudyResult, sop_uid: str, series_uid: str, sop_class_uid: str) -> Dataset:
-    predecessor = Dataset()
-    predecessor.StudyInstanceUID = result.study_instance_uid
-    predecessor.SeriesInstanceUID = series_uid
-    predecessor.SOPInstanceUID = sop_uid
-    predecessor.SOPClassUID = sop_class_uid
-    return predecessor
+def _predecessors(result: StudyResult, sop_class: SopClass, *, is_variant: bool) -> list[Dataset]:
+    """The earlier reports; beside a variant those of its own class, for its destination was sent no other."""
+    wanted = SOP_CLASSES[sop_class]
+    predecessors = []
+    for sop_uid, series_uid, sop_class_uid in result.predecessors:
+        predecessor = Dataset()
+        predecessor.StudyInstanceUID = result.study_instance_uid
+        predecessor.SeriesInstanceUID = series_uid
+        as_reported = not is_variant or sop_class_uid == wanted
+        predecessor.SOPInstanceUID = sop_uid if as_reported else variant_uid(sop_uid, sop_class)
+        predecessor.SOPClassUID = sop_class_uid if as_reported else wanted
+        predecessors.append(predecessor)
+    return predecessors
 
 
 def _series_description(settings: ReportSection, model: ModelIdentity) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,9 +28,11 @@ from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageSt
 from dicom_node.base.errors import ReportError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import study_id
+from prima_core.base.patient import contradiction, patient_key
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-IDENTITY = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber")
+OF_PATIENT = ("PatientName", "PatientID")
+IDENTITY = (*OF_PATIENT, "IssuerOfPatientID", "AccessionNumber")
 TYPE_2 = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName")
 TYPE_3 = ("StudyDescription", "TypeOfPatientID", "PatientAge", "AdmissionID", "TimezoneOffsetFromUTC")
 MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
@@ -84,15 +87,48 @@ def read_source(paths: Sequence[Path]) -> Source:
     Raises ReportError when an image cannot be read as DICOM, when the images are not of one study and one patient, or
     when an identifier that is never altered is unusable; the message names the attribute, never the value.
     """
-    # pydicom's own validation quotes the value in its warnings and its log
-    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
-        headers = [_read(path) for path in paths]
+    with _unquoted():
+        headers = _read_all(paths)
         if not headers:
             raise ReportError("a report needs at least one used image")
         images = tuple(dict.fromkeys(_image(header) for header in headers))
         study = _common("StudyInstanceUID", headers)
         attributes = _attributes(headers, study)
         return Source(study, images, attributes, _requests(headers, study, attributes), _character_set(headers[0]))
+
+
+def check_source(paths: Sequence[Path]) -> None:
+    """See at little cost whether a report will be possible, before a model is run for it.
+
+    paths: some of the images that will be used, one of each series, say. Raises the ReportError that `read_source`
+    would raise for them; logs nothing.
+    """
+    with _unquoted():
+        headers = _read_all(paths)
+        for header in headers:
+            _image(header)
+        for keyword in ("StudyInstanceUID", *IDENTITY):
+            _common(keyword, headers)
+
+
+@contextmanager
+def _unquoted() -> Iterator[None]:
+    """pydicom's own validation quotes the value in its warnings and its log: keep it out."""
+    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
+        yield
+
+
+def _read_all(paths: Sequence[Path]) -> list[Dataset]:
+    """Headers of images that are of one patient."""
+    headers = [_read(path) for path in paths]
+    keyword = contradiction(patient_key(header) for header in headers)  # before anything in them is converted
+    if keyword:
+        raise _differs(keyword)
+    return headers
+
+
+def _differs(keyword: str) -> ReportError:
+    return ReportError(f"{keyword} differs between the used images: no report until the study is corrected")
 
 
 def _read(path: Path) -> Dataset:
@@ -130,10 +166,13 @@ def _attributes(headers: Sequence[Dataset], study: str) -> Dataset:
 
 
 def _common(keyword: str, headers: Sequence[Dataset]) -> str:
-    """The one value of an identifier; an image that lacks it does not contradict the others."""
+    """The one value of an identifier; an image that lacks it does not contradict the others.
+
+    Of one patient's name and ID, whose spellings may differ, it is the first image's that has them.
+    """
     values = [value for value in (_identifier(header, keyword) for header in headers) if value]
-    if len({value.rstrip("^=") for value in values}) > 1:
-        raise ReportError(f"{keyword} differs between the used images: no report until the study is corrected")
+    if keyword not in OF_PATIENT and len(set(values)) > 1:
+        raise _differs(keyword)
     return values[0] if values else ""
 
 

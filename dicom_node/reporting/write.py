@@ -9,14 +9,15 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
 
+from dicom_node.base.durable import make_folder, sync_folder
 from dicom_node.base.errors import DiskFull
 from dicom_node.base.types import study_id
 
 
-def report_name(document: Dataset) -> str:
+def report_name(study_instance_uid: str, sop_instance_uid: str) -> str:
     """The file's name: the node's short study id and a digest of the SOP Instance UID; no patient data, no UID."""
-    digest = hashlib.sha256(str(document.SOPInstanceUID).encode()).hexdigest()
-    return f"{study_id(str(document.StudyInstanceUID))}-{digest[:16]}.dcm"
+    digest = hashlib.sha256(sop_instance_uid.encode()).hexdigest()
+    return f"{study_id(study_instance_uid)}-{digest[:16]}.dcm"
 
 
 def write_report(document: Dataset, folder: Path) -> Path:
@@ -25,11 +26,11 @@ def write_report(document: Dataset, folder: Path) -> Path:
     The same document written again replaces itself. Raises DiskFull when it cannot be made durable; nothing
     half-written stays.
     """
-    path = folder / report_name(document)
+    path = folder / report_name(str(document.StudyInstanceUID), str(document.SOPInstanceUID))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _replace(document, path)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise DiskFull(
             f"the report could not be written ({error.strerror}): free space in the outgoing folder"
@@ -48,11 +49,3 @@ def _replace(document: Dataset, path: Path) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,15 +6,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.config import Configuration, Destination
 from dicom_node.base.errors import LostClaim, NodeError, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Delivery
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 Send = Callable[[Path, Destination, str], None]
 POLL_SECONDS = 0.5
@@ -31,30 +30,40 @@ class Outbox:
         self._owner = owner
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until `stop` is set; what is being sent then is finished first."""
-        threads = [
-            threading.Thread(target=self._serve, args=(destination, stop), name=f"outbox-{destination.name}")
-            for destination in self._configuration.destinations
-        ]
+        """Deliver until `stop` is set; what is being sent then is finished first.
+
+        An error of a destination's thread that nobody thought of sets `stop` and is raised: a process that went on
+        without this destination would look healthy.
+        """
+        destinations = self._configuration.destinations
+        with ThreadPoolExecutor(max(1, len(destinations)), thread_name_prefix="outbox") as pool:
+            threads = [pool.submit(self._serve, destination, stop) for destination in destinations]
         for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            thread.result()
 
     def _serve(self, destination: Destination, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                busy = self.deliver_next(destination)
-            except OperationalError as error:
-                log(Event.JOB_FAILED, "warning", job="outbox", error=type(error).__name__)
-                busy = False
-            if not busy:
-                stop.wait(POLL_SECONDS)
+        try:
+            while not stop.is_set():
+                if not self._deliver_if_reachable(destination):
+                    stop.wait(POLL_SECONDS)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _deliver_if_reachable(self, destination: Destination) -> bool:
+        try:
+            return self.deliver_next(destination)
+        except DATABASE_AWAY as error:
+            log(Event.JOB_FAILED, "warning", job="outbox", error=type(error).__name__)
+            return False
 
     def deliver_next(self, destination: Destination) -> bool:
         """Try the next due delivery; False when none is due."""
         lease = time.time() + destination.timeout_seconds * 4 + LEASE_MARGIN_SECONDS
-        delivery = self._registry.claim_delivery(self._owner, destination.name, lease, time.time())
+        clinical_only = not self._configuration.model.allow_nonclinical
+        delivery = self._registry.claim_delivery(
+            self._owner, destination.name, lease, time.time(), clinical_only=clinical_only
+        )
         if delivery is None:
             return False
         try:

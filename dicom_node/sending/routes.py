@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from dicom_node.base.config import Configuration, Exclusion
 from dicom_node.base.types import ModelIdentity, StudyFacts
+from prima_core.exclusion import Exclusion as StudyExclusion
 
 ANYONE = "*"
+HOW_TO_RELEASE = "set model.allow_nonclinical = true to send marked results, then `dicom-node retry`"
 
 
 def excluded_by(exclusion: Exclusion, facts: StudyFacts) -> str | None:
-    """Why a study is kept out, in words for the administrator; None when it is not.
-
-    A study of unknown age is kept out by an age limit: the site asked for certainty.
-    """
-    if any(re.search(pattern, facts.description, re.IGNORECASE) for pattern in exclusion.descriptions):
-        return "the site excludes this study description"
+    """Why a study is kept out, in words for the administrator; None when it is not."""
     if set(exclusion.ae_titles) & set(facts.calling_aes):
         return "the site excludes this calling AE title"
-    return _excluded_by_age(exclusion, facts.age_years)
-
-
-def _excluded_by_age(exclusion: Exclusion, age: float | None) -> str | None:
-    if exclusion.younger_than_years is None and exclusion.older_than_years is None:
-        return None
-    if age is None:
-        return "the site excludes by age and the patient's age is unknown"
-    if exclusion.younger_than_years is not None and age < exclusion.younger_than_years:
-        return f"the site excludes patients younger than {exclusion.younger_than_years:g} years"
-    if exclusion.older_than_years is not None and age > exclusion.older_than_years:
-        return f"the site excludes patients older than {exclusion.older_than_years:g} years"
-    return None
+    rule = StudyExclusion(exclusion.descriptions, exclusion.younger_than_years, exclusion.older_than_years)
+    return rule.reason(facts.description, facts.age_years) or None
 
 
 def destinations_for(configuration: Configuration, facts: StudyFacts) -> tuple[str, ...]:
@@ -55,10 +40,7 @@ def hold_reason(model: ModelIdentity, allow_nonclinical: bool) -> str | None:
     """Why no result of this model may leave the node; None when it may."""
     if model.clinical or allow_nonclinical:
         return None
-    return (
-        f"result held: the model is {model.training_state}, not clinical; "
-        "set model.allow_nonclinical = true to send marked results"
-    )
+    return f"result held: the model is {model.training_state}, not clinical; {HOW_TO_RELEASE}"
 
 
 def _comes_from(allowed: Sequence[str], calling_aes: Iterable[str]) -> bool:

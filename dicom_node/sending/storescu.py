@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset, dcmread
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicom_node.base.config import Destination
-from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError
+from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
 PROCESSING_FAILURE = 0x0110
 REJECTED_PERMANENT = 0x01
+UNREADABLE = (  # what pydicom raises for a malformed object
+    InvalidDicomError,
+    BytesLengthException,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def store(path: Path, destination: Destination, calling_ae: str) -> None:
     """Send the object at `path`. Returns only when the peer said that it has it.
 
-    Raises PeerUnreachable or PeerBusy (try again), PeerRefused or PermanentError (a person is needed).
+    What is in Explicit VR Little Endian is offered in Implicit VR Little Endian as well, the transfer syntax that every
+    peer must take (PS3.5 section 10.1), and converted for a peer that takes no other; anything else goes as it is.
+
+    Raises PeerUnreachable, PeerBusy or RetriableError (try again), PeerRefused or PermanentError (a person is needed).
     """
-    try:
-        dataset = dcmread(path)
-    except (OSError, InvalidDicomError) as error:
-        raise PermanentError(f"the object to send cannot be read: {type(error).__name__}") from error
+    dataset = _read(path)
+    sop_class, transfer_syntax = dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_seconds
     entity.connection_timeout = destination.timeout_seconds
-    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    entity.add_requested_context(sop_class, transfer_syntax)
+    if transfer_syntax == ExplicitVRLittleEndian:
+        # In a context of its own, so that the peer takes both where it can and the object goes as it is.
+        entity.add_requested_context(sop_class, ImplicitVRLittleEndian)
     try:
         association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
     except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
@@ -42,13 +59,27 @@ def store(path: Path, destination: Destination, calling_ae: str) -> None:
         raise _not_established(association)
     try:
         status = association.send_c_store(dataset)
-    except ValueError as error:
-        raise PeerRefused("the peer does not accept this SOP class or transfer syntax") from error
+    except ValueError as error:  # every accepted context fits: the object itself is at fault
+        raise PermanentError("the object to send cannot be encoded in the transfer syntax of the peer") from error
     except RuntimeError as error:  # pynetdicom's word for an association that ended since
         raise PeerUnreachable("the peer ended the association before the object was sent") from error
     finally:
         association.release()
     _judge(status.Status if "Status" in status else None)
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        dataset = dcmread(path)
+        if not (dataset.SOPClassUID and dataset.SOPInstanceUID and dataset.file_meta.TransferSyntaxUID):
+            raise InvalidDicomError
+    except FileNotFoundError as error:
+        raise PermanentError("the object to send cannot be read: it is no longer there") from error
+    except (OSError, *UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # pydicom raises OSError of its own, without one
+            raise RetriableError(f"the object to send cannot be read now ({error.strerror})") from error
+        raise PermanentError(f"the object to send cannot be read: {type(error).__name__}") from error
+    return dataset
 
 
 def _not_established(association: Association) -> NodeError:

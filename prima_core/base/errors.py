@@ -29,6 +29,10 @@ class OutOfScope(PrimaError):
         self.study_instance_uid = study_instance_uid
 
 
+class TwoPatients(PrimaError):
+    """Images under one Study Instance UID name two patients: nothing computed from them may be reported."""
+
+
 class BundleError(PrimaError):
     """A model bundle on disk is incomplete, altered or of an unknown schema; the message names the file or tensor."""
 

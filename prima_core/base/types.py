@@ -27,7 +27,7 @@ class PreparedSeries:
     coordinates: (T, 3) int64, first voxel (z, y, x) of each kept token in the padded volume.
     thin_axis: 0, 1 or 2: the acquisition's slice axis in (z, y, x) after reorientation to LPS.
     tokens_total: number of patches in the padded volume.
-    sop_instance_uids: the images that the volume was made of.
+    sop_instance_uids: the images that the tokens were made of, in the order of their slices; thinned ones are not.
     notes: what was left out on the way and why (thinned slices, images of a minority size …).
     """
 
@@ -49,12 +49,16 @@ class PreparedSeries:
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """All usable series of one study, ready for the model. `description` is StudyDescription as it is."""
+    """All usable series of one study, ready for the model.
+
+    description: StudyDescription as it is. age_years: the age that the scope check went by, None when unknown.
+    """
 
     study_instance_uid: str
     description: str
     series: tuple[PreparedSeries, ...]
     set_aside: tuple[SetAside, ...] = ()
+    age_years: float | None = field(default=None, repr=False)
 
     @property
     def tokens_kept(self) -> int:

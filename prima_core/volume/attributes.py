@@ -7,40 +7,30 @@ Python value of the asked kind, so that no other file has to think about hostile
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterator
+from io import BytesIO
+from typing import cast
 
 from pydicom import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import read_sequence
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-# What pydicom raises on malformed content, gathered by feeding it damaged files.
-MALFORMED = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,  # NotImplementedError and RecursionError are among its children
-    MemoryError,
-    struct.error,
-    zlib.error,
-    InvalidDicomError,
-    BytesLengthException,
-)
+from prima_core.base.bounded import Allowance, bounded
+from prima_core.volume.faults import MALFORMED, raise_trouble
+
 _LONGEST_TEXT = 1024  # LO and SH end at 64 characters, LT at 10,240; nothing here needs more
+_LONGEST_VALUE = 1 << 16  # bytes: pydicom makes an object of every number and text in it
 
 
 class Attributes:
-    """Checked access to one dataset or sequence item by keyword or tag."""
+    """Checked access to one dataset or sequence item by keyword or tag. Sequences are parsed within the allowance."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, allowance: Allowance) -> None:
         self._dataset = dataset
+        self._allowance = allowance
 
     def texts(self, key: str | int) -> tuple[str, ...]:
         """All values as stripped strings without padding; empty when missing or malformed."""
@@ -85,11 +75,11 @@ class Attributes:
     def items(self, key: str | int) -> tuple[Attributes, ...]:
         """The items of a sequence; empty when missing or not a sequence."""
         value = self._value(key)
-        return tuple(Attributes(item) for item in value) if isinstance(value, DicomSequence) else ()
+        return tuple(Attributes(item, self._allowance) for item in value) if isinstance(value, DicomSequence) else ()
 
     def item(self, key: str | int) -> Attributes:
         """The first item of a sequence, or an empty one."""
-        return next(iter(self.items(key)), Attributes(Dataset()))
+        return next(iter(self.items(key)), Attributes(Dataset(), self._allowance))
 
     def private(self, group: int, creator: str, element: int) -> int | None:
         """The tag of a private element in the block that `creator` has reserved, or None."""
@@ -100,8 +90,9 @@ class Attributes:
 
     def raw(self, key: str | int) -> bytes:
         """A binary value; empty when missing or of another kind."""
-        value = self._value(key)
-        return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
+        element = self._dataset.get_item(key) if key in self._dataset else None
+        value = None if element is None else element.value
+        return value if isinstance(value, bytes) else b""
 
     def __bool__(self) -> bool:
         return len(self._dataset) > 0
@@ -116,6 +107,34 @@ class Attributes:
 
     def _value(self, key: str | int) -> object:
         try:
-            return self._dataset[key].value if key in self._dataset else None
-        except MALFORMED:
+            return self._converted(key) if key in self._dataset else None
+        except MALFORMED as error:
+            raise_trouble(error)
             return None
+
+    def _converted(self, key: str | int) -> object:
+        element = cast("DataElement | RawDataElement", self._dataset.get_item(key))
+        if not isinstance(element, RawDataElement):
+            return element.value
+        if _is_sequence(element):
+            return self._parsed(element)
+        if len(element.value or b"") > _LONGEST_VALUE:
+            return None
+        return self._dataset[key].value
+
+    def _parsed(self, element: RawDataElement) -> DicomSequence:
+        """A sequence of defined length, which pydicom leaves unparsed until it is asked for, and then sets no bound."""
+        value = element.value or b""
+        return read_sequence(
+            bounded(BytesIO(value), self._allowance),
+            element.is_implicit_VR,
+            element.is_little_endian,
+            len(value),
+            self._dataset.original_character_set,
+        )
+
+
+def _is_sequence(element: RawDataElement) -> bool:
+    if element.VR is None:  # implicit coding
+        return dictionary_has_tag(element.tag) and dictionary_VR(element.tag) == "SQ"
+    return element.VR == "SQ"

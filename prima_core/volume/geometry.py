@@ -36,10 +36,14 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings would go to th
 
 @dataclass(frozen=True)
 class Volume:
-    """voxels: (z, y, x) ascending to superior, posterior, left. thin_axis: 0, 1 or 2, the acquisition's slice axis."""
+    """voxels: (z, y, x) ascending to superior, posterior, left. thin_axis: 0, 1 or 2, the acquisition's slice axis.
+
+    slices: those of the stack, in the order of the voxels along that axis.
+    """
 
     voxels: npt.NDArray[Any]
     thin_axis: int
+    slices: tuple[Slice, ...]
 
 
 def read_volume(stack: SliceStack) -> Volume:
@@ -55,8 +59,9 @@ def read_volume(stack: SliceStack) -> Volume:
     orient.SetDesiredCoordinateOrientation("LPS")
     oriented = orient.Execute(_resampled(image))
     # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
-    thin_axis = 2 - list(orient.GetPermuteOrder()).index(2)
-    return Volume(sitk.GetArrayFromImage(oriented), thin_axis)
+    axis = list(orient.GetPermuteOrder()).index(2)
+    turned = orient.GetFlipAxes()[axis]
+    return Volume(sitk.GetArrayFromImage(oriented), 2 - axis, slices[::-1] if turned else slices)
 
 
 def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:

@@ -23,15 +23,26 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from prima_core.base.errors import OutOfScope, UnusableSeries
+from prima_core.base.bounded import Allowance
+from prima_core.base.errors import OutOfScope, TwoPatients, UnusableSeries
+from prima_core.base.patient import contradiction, patient_key
 from prima_core.base.types import SetAside
-from prima_core.volume.attributes import MALFORMED, Attributes
+from prima_core.volume.attributes import Attributes
+from prima_core.volume.faults import MALFORMED, raise_trouble, unexpected
 from prima_core.volume.frames import Frame, classic_frame, enhanced_frames, mosaic_frames
-from prima_core.volume.pixels import LARGEST_SIDE, MOST_FRAMES, PixelElement, PixelValue, decode_frames, read_header
+from prima_core.volume.pixels import (
+    LARGEST_PARSED,
+    LARGEST_SIDE,
+    MOST_FRAMES,
+    PixelElement,
+    PixelValue,
+    decode_frames,
+    read_header,
+)
 from prima_core.volume.siemens_mosaic import read_mosaic
-from prima_core.volume.unexpected import unexpected
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_TOO_MUCH = "a header of more elements and sequence items than that of any image"
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ı": "i"})
 _AGE_UNITS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
@@ -64,7 +75,6 @@ _KEYWORDS = [
     "VolumeBasedCalculationTechnique",
     "PatientName",
     "PatientID",
-    "IssuerOfPatientID",
     "PatientBirthDate",
     "PatientAge",
     "SeriesNumber",
@@ -109,20 +119,11 @@ _TAGS = [int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) 
 
 
 @dataclass(frozen=True)
-class Patient:
-    """Who the images say the patient is, normalised for comparison. Never printed."""
-
-    identifier: str = field(repr=False)
-    issuer: str = field(repr=False)
-    name: str = field(repr=False)
-    birth_date: str = field(repr=False)
-
-
-@dataclass(frozen=True)
 class ImageHeader:
     """One DICOM instance. `problem` says why its pixels cannot be used, or is empty.
 
     study_texts, region_texts: the study's names and codes, and those of the body part. age_years: None when unknown.
+    patient: see `base.patient.patient_key`.
     """
 
     path: Path
@@ -142,7 +143,7 @@ class ImageHeader:
     instance_number: int | None
     colour: bool
     photometric: str
-    patient: Patient = field(repr=False)
+    patient: str
     age_years: float | None = field(repr=False)
     pixels: PixelElement | None
     frames: tuple[Frame, ...]
@@ -170,7 +171,8 @@ class _Unreadable(Exception):
 def read_headers(files: Iterable[Path]) -> StudyFiles:
     """Read the headers of one study's files.
 
-    Raises OutOfScope when the files belong to two studies or two patients, or none of them is readable.
+    Raises OutOfScope when the files belong to two studies or none of them is readable, TwoPatients, and the machine's
+    own trouble (MemoryError, an OSError with an errno): a file that cannot be read now is not a damaged one.
     """
     images: list[ImageHeader] = []
     reasons: dict[str, int] = {}
@@ -184,12 +186,15 @@ def read_headers(files: Iterable[Path]) -> StudyFiles:
             reasons[reason] = reasons.get(reason, 0) + 1
     unreadable = tuple(SetAside("", f"{count} file(s): {reason}") for reason, count in reasons.items())
     if not images:
-        raise OutOfScope("no readable DICOM image in the study", unreadable)
+        found = "no readable DICOM image in the study" if reasons else "no MR image was received"
+        raise OutOfScope(found, unreadable)
     studies = {image.study_instance_uid for image in images}
     if len(studies) > 1:
         raise OutOfScope("the files carry more than one Study Instance UID", unreadable)
-    if two_patients(image.patient for image in images):
-        raise OutOfScope("the images under one Study Instance UID name two patients", unreadable, studies.pop())
+    if keyword := contradiction(image.patient for image in images):
+        raise TwoPatients(
+            f"the images under one Study Instance UID name two patients ({keyword}): correct it at the source"
+        )
     distinct, conflicts = _each_once(images)
     described = [image.study_description for image in distinct if image.study_description]
     return StudyFiles(
@@ -201,25 +206,26 @@ def read_headers(files: Iterable[Path]) -> StudyFiles:
     )
 
 
-def two_patients(patients: Iterable[Patient]) -> bool:
-    """Whether identifier, issuer, name or birth date differ among images that state them."""
-    known = set(patients)
-    facts = ("identifier", "issuer", "name", "birth_date")
-    return any(len({getattr(patient, fact) for patient in known} - {""}) > 1 for fact in facts)
-
-
 def read_image_header(path: Path) -> ImageHeader:
     """One file's header. Raises an error with the reason when it is no DICOM instance with proper UIDs."""
     # pydicom's own validation would print the offending values, and here every value is checked anyway.
     with config.disable_value_validation():
+        allowance = Allowance(LARGEST_PARSED)
         try:
-            dataset, transfer_syntax, value = read_header(path, _TAGS)
+            dataset, transfer_syntax, value = read_header(path, _TAGS, allowance)
+            patient = patient_key(dataset)
         except MALFORMED as error:
-            raise _Unreadable("not a readable DICOM file") from error
-        return _image_header(path, Attributes(dataset), transfer_syntax, value)
+            raise_trouble(error)
+            raise _Unreadable(_TOO_MUCH if allowance.exhausted else "not a readable DICOM file") from error
+        header = _image_header(path, Attributes(dataset, allowance), patient, transfer_syntax, value)
+        if allowance.exhausted:  # a sequence was not read to its end
+            raise _Unreadable(_TOO_MUCH)
+        return header
 
 
-def _image_header(path: Path, image: Attributes, transfer_syntax: str, value: PixelValue | str) -> ImageHeader:
+def _image_header(
+    path: Path, image: Attributes, patient: str, transfer_syntax: str, value: PixelValue | str
+) -> ImageHeader:
     study, series, instance = (
         _uid(image, keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     )
@@ -245,7 +251,7 @@ def _image_header(path: Path, image: Attributes, transfer_syntax: str, value: Pi
         instance_number=image.integer("InstanceNumber"),
         colour=samples != 1 or not photometric.startswith("MONOCHROME"),
         photometric=photometric,
-        patient=_patient(image),
+        patient=patient,
         age_years=_age(image),
         pixels=pixels if isinstance(pixels, PixelElement) else None,
         frames=frames if isinstance(frames, tuple) else (),
@@ -316,16 +322,6 @@ def _region_texts(image: Attributes) -> tuple[str, ...]:
     regions = [*image.items("AnatomicRegionSequence"), *anatomy.items("AnatomicRegionSequence")]
     texts = [image.text("BodyPartExamined"), *(region.text("CodeMeaning") for region in regions)]
     return tuple(dict.fromkeys(text for text in texts if text))
-
-
-def _patient(image: Attributes) -> Patient:
-    name = image.text("PatientName").split("=")[0]
-    return Patient(
-        identifier=image.text("PatientID").upper(),
-        issuer=image.text("IssuerOfPatientID").upper(),
-        name=fold(name) or name.casefold(),
-        birth_date=re.sub(r"\D", "", image.text("PatientBirthDate")),
-    )
 
 
 def _age(image: Attributes) -> float | None:

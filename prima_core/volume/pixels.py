@@ -7,6 +7,7 @@ one frame (PS3.5 section 8 and annex A). All transfer syntaxes for which a pydic
 from __future__ import annotations
 
 import io
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,21 +15,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy.typing as npt
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
+from prima_core.base.bounded import ELEMENT_COSTS, ITEM_COSTS, Allowance, bounded
 from prima_core.base.errors import UnusableSeries
-from prima_core.volume.attributes import MALFORMED
+from prima_core.volume.attributes import Attributes
 from prima_core.volume.codestream import CodedImage, coded_image
+from prima_core.volume.faults import MALFORMED, raise_trouble
 
 LARGEST_SIDE = 8192
 MOST_FRAMES = 20_000
+# Ten functional groups a frame, each one item in a sequence with two ends, and three elements whose values, if they are
+# of eight bytes, cannot be told from elements: 850 MB, or 650,000 empty items.
+LARGEST_PARSED = MOST_FRAMES * 10 * (ITEM_COSTS + 9 * ELEMENT_COSTS)
 _LARGEST_INFLATED = 1 << 30
-_PIXEL_DATA = 0x7FE00010
+_FLOAT_PIXEL_DATA, _DOUBLE_FLOAT_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
 _META_PREFIX = 144  # preamble 128, "DICM" 4, File Meta Information Group Length element 12
 _EXPLICIT_VRS = (b"OB\0\0", b"OW\0\0")  # with the reserved bytes; as an implicit length no even number
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -64,38 +70,49 @@ class PixelElement:
         return 0, (1 << self.bits_stored) - 1
 
 
-def read_header(path: Path, tags: Sequence[int]) -> tuple[Dataset, str, PixelValue | str]:
+def read_header(path: Path, tags: Sequence[int], allowance: Allowance) -> tuple[Dataset, str, PixelValue | str]:
     """Parse the wanted tags in front of the pixel data: dataset, transfer syntax, pixel value or why it has none.
 
-    Raises one of `attributes.MALFORMED` when the file is not DICOM or is damaged.
+    Raises one of `faults.MALFORMED` when the file is not DICOM or is damaged, TooMuchToParse among them, and an OSError
+    with an errno when it cannot be read.
     """
     with path.open("rb") as file:
-        transfer_syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
-        if transfer_syntax == DeflatedExplicitVRLittleEndian:
-            stream: BinaryIO = _inflated(file)
-            dataset = read_dataset(stream, False, True, stop_when=_at_pixel_data, specific_tags=list(tags))
-        else:
-            stream = file
-            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(tags))
-        return dataset, transfer_syntax, _find_value(stream, UID(transfer_syntax))
+        stream = bounded(file, allowance)
+        syntax = _transfer_syntax(stream, allowance)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            stream = bounded(_inflated(file), allowance)
+        dataset = read_dataset(
+            stream, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=_at_pixels, specific_tags=list(tags)
+        )
+        return dataset, syntax, _find_value(stream, syntax)
+
+
+def _transfer_syntax(stream: BinaryIO, allowance: Allowance) -> UID:
+    """From the File Meta Information (PS3.10 section 7.1), behind which the stream then stands."""
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    return UID(Attributes(meta, allowance).text("TransferSyntaxUID"))
 
 
 def decode_frames(pixels: PixelElement, indices: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
     """Stored values of the frames `indices` (ascending), each (rows, columns), before rescale.
 
-    Raises UnusableSeries when a frame is missing, damaged, of another size or holds other values than the header says.
+    Raises UnusableSeries when a frame is missing, damaged, of another size or holds other values than the header says,
+    MemoryError or an OSError with an errno when the machine is at fault.
     """
     try:
         with pixels.path.open("rb") as file:
             stream: BinaryIO = file
             if pixels.transfer_syntax == DeflatedExplicitVRLittleEndian:
                 stream = _inflated(file)
+            stream = bounded(stream, Allowance(sys.maxsize))  # a fragment may claim 4 GiB that are not there
             stream.seek(pixels.offset)
             decode = _decode_encapsulated if UID(pixels.transfer_syntax).is_encapsulated else _decode_native
             for frame in decode(stream, pixels, indices):
                 _check_values(frame, pixels)
                 yield frame
     except MALFORMED as error:
+        raise_trouble(error)
         raise UnusableSeries(f"an image's pixel data cannot be decoded ({type(error).__name__})") from error
 
 
@@ -176,6 +193,7 @@ def _find_value(stream: BinaryIO, syntax: UID) -> PixelValue | str:
 
 def _inflated(file: BinaryIO) -> io.BytesIO:
     """The data set of a deflated file, positioned at its start (PS3.5 section A.5). Refuses to inflate without end."""
+    file.seek(0)
     prefix = file.read(_META_PREFIX)
     file.seek(_META_PREFIX + int.from_bytes(prefix[-4:], "little"))
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -185,5 +203,5 @@ def _inflated(file: BinaryIO) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-def _at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return int(tag) == _PIXEL_DATA
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in (_FLOAT_PIXEL_DATA, _DOUBLE_FLOAT_PIXEL_DATA, _PIXEL_DATA)

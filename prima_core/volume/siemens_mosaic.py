@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prima_core.volume.attributes import MALFORMED, Attributes
+from prima_core.volume.attributes import Attributes
+from prima_core.volume.faults import MALFORMED
 
 _MOST_ELEMENTS = 1000
 

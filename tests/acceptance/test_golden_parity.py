@@ -69,7 +69,7 @@ def test_every_stage_from_dicom(model: Prima, case: tuple[PreparedStudy, dict[st
 
 def test_prediction_from_dicom(model: Prima, case: tuple[PreparedStudy, dict[str, np.ndarray]]) -> None:
     study, tensors = case
-    (prediction,) = model.predict([study])
+    prediction = model.predict_one(study)
     np.testing.assert_array_equal(name_codes(study.description), tensors["study_description_codes"])
     np.testing.assert_allclose(prediction.study_embedding, tensors["study_embedding"][0], rtol=0, atol=STAGE_BAR)
     np.testing.assert_allclose(prediction.clip_image_vector, tensors["clip_image_vector"][0], rtol=0, atol=STAGE_BAR)

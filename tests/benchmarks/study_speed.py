@@ -55,7 +55,7 @@ def product(model: Prima, files: Sequence[Path], stages: list[dict[str, float]])
     begin = time.perf_counter()
     study = prepare_study(files)
     prepared = time.perf_counter() - begin
-    (prediction,) = model.predict([study])
+    prediction = model.predict_one(study)
     stages.append({"prepare": prepared, **prediction.seconds})
     tasks = {"diagnosis": prediction.diagnosis, "referral": prediction.referral, "priority": prediction.priority}
     logits = {f"{task}.{name}": value for task, outputs in tasks.items() for name, value in outputs.items()}

@@ -24,6 +24,7 @@ from dicom_node.admin import main as command_line
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event as LogEvent
 from dicom_node.demo.archive import AE_TITLE, Archive
+from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.tables import results
 from dicom_node.stages import load_worker
 from prima_core import bundle as bundles
@@ -45,6 +46,7 @@ INFER_KEYS = {
     *("study_instance_uid", "state", "reason", "bundle", "series", "set_aside"),
     *("diagnosis", "referral", "priority", "precision", "seconds"),
 }
+SECONDS_KEYS = {"prepare", "tokenize", "study_model", "heads", "total"}
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,7 @@ def test_an_untrained_model_reports_and_its_result_stays_until_the_site_allows_i
         receiving.standings()
     now = time.time()
     node.registry.close_quiet(quiet_since=now, opened_before=0, at=now)
-    load_worker(node.configuration, node.registry, Event(), "worker-").work_once(Event())
+    load_worker(node.configuration, node.registry, Event(), Pulse(), "worker-").work_once(Event())
     [shown] = cli("studies", "--json", "--config", node.config).json
     assert shown["state"] == "reported"
     assert "untrained" in shown["reason"]
@@ -322,7 +324,7 @@ def test_infer_prints_the_contract(tmp_path: Path, random_bundle: Path, cli: Cli
     assert [series["name"] for series in answer["series"]] == ["AX_FLAIR", "SAG_T1"]
     assert all({"series_instance_uid", "tokens_total", "tokens_kept"} <= series.keys() for series in answer["series"])
     assert (len(answer["diagnosis"]), len(answer["referral"]), len(answer["priority"])) == (52, 2, 4)
-    assert answer["seconds"].keys() == {"prepare", "tokenize", "study_model", "heads", "total"}
+    assert answer["seconds"].keys() == SECONDS_KEYS
     assert answer["precision"] == "fp32"
     assert len(answer["study_embedding"]) == 256
     assert all(isinstance(value, float) for value in answer["study_embedding"])
@@ -331,8 +333,16 @@ def test_infer_prints_the_contract(tmp_path: Path, random_bundle: Path, cli: Cli
 def test_infer_out_of_scope_is_exit_code_3_with_the_reason(tmp_path: Path, random_bundle: Path, cli: Cli) -> None:
     folder = write_files(tmp_path / "study", small_study(StudyFacts(), names=("AX FLAIR",)))
     done = cli("infer", folder, "--bundle", random_bundle, "--json")
-    assert (done.code, done.json["state"]) == (3, "out_of_scope")
-    assert done.json["reason"]
+    answer = done.json
+    assert (done.code, answer["state"]) == (3, "out_of_scope")
+    assert answer["reason"]
+    assert answer.keys() == INFER_KEYS
+    assert (answer["diagnosis"], answer["referral"], answer["priority"], answer["precision"]) == ({}, {}, {}, None)
+    assert answer["seconds"].keys() == SECONDS_KEYS
+    assert {name for name, value in answer["seconds"].items() if value is not None} == {"prepare", "total"}
+    with_embedding = cli("infer", folder, "--bundle", random_bundle, "--embedding", "--json").json
+    assert with_embedding.keys() == INFER_KEYS | {"study_embedding"}
+    assert with_embedding["study_embedding"] is None
 
 
 def test_infer_says_what_is_wrong_with_its_call(tmp_path: Path, random_bundle: Path, cli: Cli) -> None:
@@ -405,7 +415,7 @@ def test_a_damaged_bundle_is_no_model_and_what_is_wrong_with_it_is_named(
     assert named in refused.err
     node = Node(tmp_path / "node", bundle)
     with pytest.raises(ConfigurationError, match=rf"model\.bundle: .*{named}"):
-        load_worker(node.configuration, node.registry, Event(), "worker-")
+        load_worker(node.configuration, node.registry, Event(), Pulse(), "worker-")
     node.registry.close()
 
 

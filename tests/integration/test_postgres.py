@@ -23,10 +23,10 @@ import pytest
 import sqlalchemy as sa
 from pydicom.uid import generate_uid
 
-from dicom_node.base.types import Claim, Delivery, StudyState, study_id
+from dicom_node.base.types import Claim, Delivery, StudyState, ToSend, study_id
 from dicom_node.demo.archive import AE_TITLE, Archive
 from dicom_node.jobs.database import migrate, open_engine
-from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.tables import metadata, results
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, send, small_study
@@ -104,7 +104,7 @@ def test_senders_that_claim_at_once_never_get_the_same_delivery(database_url: st
         fill_queue(opened[0])
         for claim in until_nothing(lambda: opened[0].claim("w", 1e12, 200)):
             made = replace(report(claim.study_instance_uid), sop_instance_uid=generate_uid())
-            opened[0].finish_reported(claim, made, [("pacs", "sr")], None, 300)
+            opened[0].finish_reported(claim, made, [ToSend("pacs", "sr", made.path)], None, 300)
 
         def work(number: int) -> list[Delivery]:
             taken = until_nothing(lambda: opened[number].claim_delivery(f"sender-{number}", "pacs", 1e12, 400))
@@ -173,17 +173,23 @@ def test_nodes_that_start_at_once_bring_the_schema_up_once(database_url: str) ->
     engine.dispose()
 
 
+def answers(registry: Registry) -> bool:
+    try:
+        registry.processes()
+    except DATABASE_AWAY:
+        return False
+    return True
+
+
 @pytest.mark.peers
 def test_a_registry_is_as_before_once_its_server_is_back(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     migrate(url)
     with registries(url, 1) as [registry]:
         registry.record_arrivals([arrival(1)])
-        with postgres.away():
-            assert not registry.reachable()
-            with pytest.raises(sa.exc.OperationalError):
-                registry.record_arrivals([arrival(2)])
-        wait_until(registry.reachable, "the server is back")
+        with postgres.away(), pytest.raises(sa.exc.OperationalError):
+            registry.record_arrivals([arrival(2)])
+        wait_until(lambda: answers(registry), "the server is back")
         registry.record_arrivals([arrival(2)])
         assert registry.standings(study_id("1.2.3")) == {"current": 2}
 

@@ -15,6 +15,8 @@ def run() -> None:
     engine = open_engine(context.config.attributes["url"])
     with engine.execution_options(writes=True).connect() as connection:
         if engine.dialect.name == "postgresql":
+            # A migration may take longer than any other statement.
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             # Processes that start at once take turns; on SQLite the write lock sees to it.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         context.configure(

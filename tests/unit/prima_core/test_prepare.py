@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from prima_core.base.errors import OutOfScope
-from prima_core.prepare import prepare_study
-from prima_core.scope import ScopeSettings
+from prima_core.prepare import prepare_selection, prepare_study
+from prima_core.scope import ScopeSettings, select_series
 from prima_core.volume.geometry import Volume, read_volume
+from prima_core.volume.headers import read_headers
+from prima_core.volume.patches import patch_grid
 from prima_core.volume.series import SliceStack
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, write_enhanced, write_series, write_study
 
@@ -52,10 +59,7 @@ def test_a_broken_series_is_set_aside_and_the_study_goes_on(tmp_path: Path) -> N
     assert "cannot be decoded" in study.set_aside[0].reason
 
 
-@pytest.mark.parametrize("error", [RuntimeError("Singular matrix"), MemoryError(), AssertionError("Test^Patient")])
-def test_an_error_nobody_thought_of_sets_one_series_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def failing_once(error: Exception) -> Callable[[SliceStack], Volume]:
     first = iter([error])
 
     def read(stack: SliceStack) -> Volume:
@@ -63,10 +67,55 @@ def test_an_error_nobody_thought_of_sets_one_series_aside(
             raise raised
         return read_volume(stack)
 
-    monkeypatch.setattr("prima_core.prepare.read_volume", read)
+    return read
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Singular matrix"), AssertionError("Test^Patient"), OSError("cut")])
+def test_an_error_nobody_thought_of_sets_one_series_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("prima_core.prepare.read_volume", failing_once(error))
     study = prepare_study(write_study(tmp_path))
     assert [series.name for series in study.series] == ["SAG_T1", "COR_T2"]
-    assert [entry.reason for entry in study.set_aside] == [f"could not be read ({type(error).__name__})"]
+    (entry,) = study.set_aside
+    assert re.fullmatch(rf"could not be read \({type(error).__name__} at test_prepare.py:\d+\)", entry.reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (MemoryError(), MemoryError),
+        (OSError(errno.EMFILE, "too many open files"), OSError),
+        (
+            RuntimeError("Exception thrown in SimpleITK: itk.hxx:179:\nFailed to allocate memory for image."),
+            MemoryError,
+        ),
+    ],
+)
+def test_the_machines_trouble_sets_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    monkeypatch.setattr("prima_core.prepare.read_volume", failing_once(error))
+    with pytest.raises(raised):
+        prepare_study(write_study(tmp_path))
+
+
+def test_an_image_that_goes_while_the_study_is_read_sets_nothing_aside(tmp_path: Path) -> None:
+    paths = write_study(tmp_path)
+    selection = select_series(read_headers(paths))
+    paths[5].unlink()
+    with pytest.raises(FileNotFoundError):
+        prepare_selection(selection, ScopeSettings())
+
+
+def test_a_prepared_study_says_the_age_that_the_scope_check_went_by(tmp_path: Path) -> None:
+    study = StudyFacts(birth_date="", age="054Y")
+    paths = write_study(tmp_path, study)
+    assert prepare_study(paths).age_years == 54
+    younger = replace(study, age="017Y")
+    paths += write_series(tmp_path, head_phantom(), younger, SeriesFacts(number=9, description="AX T1"))
+    assert prepare_study(paths).age_years == 17
+    assert "age_years" not in repr(prepare_study(paths))
 
 
 def test_too_few_whole_series_end_out_of_scope_with_all_reasons(tmp_path: Path) -> None:
@@ -86,6 +135,27 @@ def test_past_the_limit_slices_are_thinned_evenly_and_it_is_said(tmp_path: Path)
     assert whole.notes == ()
     assert thinned.tokens_kept <= limit
     assert "of 48 was used" in thinned.notes[0]
+    assert len(whole.sop_instance_uids) == 48
+
+
+@pytest.mark.parametrize("plane", ["axial", "sagittal", "coronal", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)])
+def test_images_that_were_thinned_out_are_not_listed_as_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plane: str | tuple[float, ...]
+) -> None:
+    """Every slice has a brightness of its own, by which the slices in the thinned volume are recognised."""
+    voxels = np.clip(head_phantom(33), 0, 1) * np.arange(100, 1420, 40, dtype=np.uint16)[:, None, None]
+    voxels[:, 0, 0] += 1  # also where the phantom is narrow
+    facts = SeriesFacts(gap=2.0, plane=plane)
+    paths = write_series(tmp_path, voxels, StudyFacts(), facts)
+    grids = []
+    monkeypatch.setattr("prima_core.prepare.patch_grid", lambda *given: grids.append(given) or patch_grid(*given))
+    whole = prepare_study(paths, ScopeSettings(min_series=1)).series[0]
+    thinned = prepare_study(paths, ScopeSettings(min_series=1, max_kept_tokens=whole.tokens_kept // 2)).series[0]
+    used, axis = grids[-1]
+    brightness = np.moveaxis(used, axis, 0).reshape(used.shape[axis], -1).max(axis=1)
+    values = {str(dcmread(path).SOPInstanceUID): dcmread(path).pixel_array.max() for path in paths}
+    assert 4 <= len(thinned.sop_instance_uids) < 33
+    np.testing.assert_allclose([int(values[uid]) for uid in thinned.sop_instance_uids], brightness, atol=1)
 
 
 def test_a_limit_that_no_thinning_meets_sets_the_series_aside(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ in a batch, repeated patches, untouched input, finite results, bf16 close to fp3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from prima_core.base import winograd
 from prima_core.base.checkpoint import TorchArchive
 from prima_core.base.errors import PrimaError
-from prima_core.base.types import StudyPrediction
+from prima_core.base.types import PreparedStudy, StudyPrediction
 from prima_core.bundle import Bundle, build_model
 from prima_core.prima import Prima
 from prima_core.vit_input import sinusoids
@@ -72,7 +73,7 @@ def test_series_embedding(golden_model: Prima, golden: GoldenStudy) -> None:
 
 
 def test_study_embedding_clip_vector_and_logits(golden_model: Prima, golden: GoldenStudy) -> None:
-    (prediction,) = golden_model.predict([golden.study])
+    prediction = golden_model.predict_one(golden.study)
     assert worst(prediction.study_embedding, golden.tensors["study_embedding"][0]) < STAGE_BAR
     assert worst(prediction.clip_image_vector, golden.tensors["clip_image_vector"][0]) < STAGE_BAR
     for task in ("diagnosis", "referral", "priority"):
@@ -91,7 +92,7 @@ def test_name_positions_are_those_of_the_checkpoint(shared_data: Path) -> None:
 
 def test_order_of_series_does_not_matter(golden_model: Prima, golden: GoldenStudy) -> None:
     turned = replace(golden.study, series=golden.study.series[::-1])
-    assert_same(*golden_model.predict([golden.study]), *golden_model.predict([turned]))
+    assert_same(golden_model.predict_one(golden.study), golden_model.predict_one(turned))
 
 
 def test_company_in_a_batch_does_not_matter(golden_model: Prima, golden_studies: list[GoldenStudy]) -> None:
@@ -99,7 +100,8 @@ def test_company_in_a_batch_does_not_matter(golden_model: Prima, golden_studies:
     short = replace(studies[0], series=studies[0].series[:1], description="")
     batch = golden_model.predict([*studies, short, studies[0]])
     for study, together in zip((*studies, short, studies[0]), batch, strict=True):
-        (alone,) = golden_model.predict([study])
+        alone = golden_model.predict_one(study)
+        assert isinstance(together, StudyPrediction)
         assert together.study_instance_uid == study.study_instance_uid
         assert_same(alone, together)
 
@@ -138,27 +140,52 @@ def test_progress_counts_patches_up_to_all_of_them(golden_model: Prima, golden_s
 
 
 def test_bf16_stays_close_to_fp32(golden_bundle: Bundle, golden_model: Prima, golden: GoldenStudy) -> None:
-    (exact,) = golden_model.predict([golden.study])
-    (rounded,) = build_model(golden_bundle, "cpu", "bf16").predict([golden.study])
+    exact = golden_model.predict_one(golden.study)
+    rounded = build_model(golden_bundle, "cpu", "bf16").predict_one(golden.study)
     norms = np.linalg.norm(exact.study_embedding) * np.linalg.norm(rounded.study_embedding)
     assert exact.study_embedding @ rounded.study_embedding / norms > 0.999
     assert rounded.precision == "bf16"
     assert not np.array_equal(exact.study_embedding, rounded.study_embedding), "bf16 was not used"
 
 
-def test_nan_is_never_a_result(golden_model: Prima, golden_studies: list[GoldenStudy]) -> None:
-    study = golden_studies[0].study
+def without_patches(study: PreparedStudy) -> PreparedStudy:
+    series = study.series[0]
+    return replace(study, series=(replace(series, patches=series.patches[1:]), *study.series[1:]))
+
+
+def with_nan(study: PreparedStudy) -> PreparedStudy:
     patches = study.series[0].patches.copy()
     patches[0, 0, 0, 0] = np.nan
-    broken = replace(study, series=(replace(study.series[0], patches=patches), *study.series[1:]))
-    with pytest.raises(PrimaError, match="not finite"):
-        golden_model.predict([broken])
+    return replace(study, series=(replace(study.series[0], patches=patches), *study.series[1:]))
 
 
-def test_studies_need_series_and_series_their_patches(golden_model: Prima, golden_studies: list[GoldenStudy]) -> None:
-    study = golden_studies[0].study
-    with pytest.raises(ValueError, match="at least one series"):
-        golden_model.predict([replace(study, series=())])
-    fewer = replace(study.series[0], patches=study.series[0].patches[1:])
-    with pytest.raises(ValueError, match="distinct tokens"):
-        golden_model.predict([replace(study, series=(fewer,))])
+BROKEN: dict[str, tuple[Callable[[PreparedStudy], PreparedStudy], str]] = {
+    "a voxel that is no number": (with_nan, "not finite"),
+    "no series": (lambda study: replace(study, series=()), "no series"),
+    "a patch too few": (without_patches, "do not fit its patches"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_study_without_a_result_takes_none_from_its_companions(
+    golden_model: Prima, golden_studies: list[GoldenStudy], kind: str
+) -> None:
+    break_it, reason = BROKEN[kind]
+    studies = [one.study for one in golden_studies]
+    broken = break_it(studies[0])
+    failed, *others = golden_model.predict([broken, *studies])
+    assert isinstance(failed, PrimaError)
+    assert reason in str(failed)
+    for study, together in zip(studies, others, strict=True):
+        assert isinstance(together, StudyPrediction)
+        assert_same(golden_model.predict_one(study), together)
+    with pytest.raises(PrimaError, match=reason):
+        golden_model.predict_one(broken)
+
+
+def test_what_progress_raises_ends_the_whole_batch(golden_model: Prima, golden_studies: list[GoldenStudy]) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        golden_model.predict([one.study for one in golden_studies], stop)

@@ -17,7 +17,7 @@ def test_the_demo_bundle_is_small_untrained_and_runs(tmp_path: Path, golden_stud
     bundle = write_random_bundle(tmp_path / "demo", demo(), name="demo")
     assert sum(path.stat().st_size for path in bundle.directory.iterdir()) < 5_000_000
     assert bundle.manifest.training_state == "untrained"
-    (prediction,) = build_model(load_bundle(bundle.directory), "cpu", "fp32").predict([golden_studies[0].study])
+    prediction = build_model(load_bundle(bundle.directory), "cpu", "fp32").predict_one(golden_studies[0].study)
     assert tuple(prediction.diagnosis) == DIAGNOSES
     assert tuple(prediction.priority) == ("none", "low", "medium", "high")
     assert len(set(prediction.diagnosis.values())) == len(DIAGNOSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from pydicom import Dataset
 
 from prima_core.base.errors import OutOfScope
-from prima_core.scope import Exclusion, ScopeSettings, StudySelection, kind_of, select_series
+from prima_core.exclusion import Exclusion
+from prima_core.scope import ScopeSettings, StudySelection, kind_of, select_series
 from prima_core.volume.headers import read_headers
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, mr_slices, write, write_series, write_study
 
@@ -229,7 +231,18 @@ def test_an_unknown_age_is_excluded_where_age_matters(tmp_path: Path) -> None:
     assert len(selected(paths).series) == 3
 
 
-def test_a_series_on_the_site_list_is_set_aside(tmp_path: Path) -> None:
+def test_the_sites_list_is_of_study_descriptions(tmp_path: Path) -> None:
     selection = selected(write_study(tmp_path), ScopeSettings(exclusion=Exclusion(descriptions=("^sag",))))
-    assert len(selection.series) == 2
-    assert selection.set_aside[0].reason == "excluded by the site's list of descriptions"
+    assert len(selection.series) == 3
+
+
+def test_where_images_disagree_the_youngest_age_counts(tmp_path: Path) -> None:
+    study = StudyFacts(birth_date="", age="018Y")
+    younger = replace(study, age="017Y")
+    paths = write_series(tmp_path / "a", head_phantom(4, 16, 16), study) + write_series(
+        tmp_path / "b", head_phantom(4, 16, 16), younger
+    )
+    for ordered in (paths, paths[::-1]):
+        assert selected(ordered, ONE).age_years == 17
+        with pytest.raises(OutOfScope, match="age limits"):
+            selected(ordered, ScopeSettings(exclusion=Exclusion(younger_than_years=18)))

@@ -41,6 +41,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_processes")),
     )
     op.create_table(
+        "storage",
+        sa.Column("row", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("storage_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("row", name=op.f("pk_storage")),
+    )
+    op.create_table(
         "studies",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
@@ -95,6 +101,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("calling_ae", sa.String(length=16), nullable=False),
         sa.Column("association_id", sa.String(length=64), nullable=True),
+        sa.Column("image", sa.Boolean(), nullable=False),
         sa.Column("standing", sa.String(length=16), nullable=False),
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_instances_study_id")),
@@ -122,7 +129,6 @@ def upgrade() -> None:
         sa.Column("device_uid", sa.String(length=64), nullable=False),
         sa.Column("training_state", sa.String(length=16), nullable=False),
         sa.Column("precision", sa.String(length=8), nullable=False),
-        sa.Column("hold_reason", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_results_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_results")),
@@ -183,6 +189,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_studies_queue")
 
     op.drop_table("studies")
+    op.drop_table("storage")
     op.drop_table("processes")
     op.drop_table("pauses")
     with op.batch_alter_table("associations", schema=None) as batch_op:

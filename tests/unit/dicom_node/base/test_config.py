@@ -10,6 +10,7 @@ import pytest
 from dicom_node.base.config import Configuration, configuration_from, load_configuration
 from dicom_node.base.errors import ConfigurationError
 
+EXAMPLE = Path(__file__).parents[4] / "deploy" / "node.example.toml"
 DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 
@@ -29,6 +30,11 @@ DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 
         ({"destinations": [DESTINATION | {"kind": "fax"}]}, "destinations.0.kind"),
         ({"destinations": [DESTINATION], "routes": [{"to": ["elsewhere"]}]}, "routes"),
         ({"worklist": {"mapping": {"high": "sometime"}}}, "worklist.mapping.high"),
+        ({"node": {"database": "nonsense"}}, "node.database"),
+        ({"intake": {"peers": [{"ae_title": "PACS", "address": "pacs.example.org"}]}}, "intake.peers.0.address"),
+        ({"intake": {"peers": [{"ae_title": "PACS", "address": "192.0.2.300"}]}}, "intake.peers.0.address"),
+        ({"destinations": [DESTINATION | {"sop_class": "keyobject"}]}, "destinations.0.sop_class"),
+        ({"destinations": [DESTINATION], "routes": [{"from": ["  "], "to": ["pacs"]}]}, "routes.0.from.0"),
         ({"worklist": {"rules": ["any"]}}, "worklist.rules"),
     ],
 )
@@ -74,3 +80,68 @@ def test_the_digest_follows_the_content() -> None:
 def test_an_unknown_destination_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="nowhere"):
         Configuration().destination("nowhere")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "localhost", None])
+def test_a_peer_is_known_by_its_ip_address_if_by_any(address: str | None) -> None:
+    peers = [{"ae_title": "PACS", "address": address}]
+    assert configuration_from({"intake": {"peers": peers}}, Path("/")).intake.peers[0].address == address
+
+
+def test_spaces_around_an_ae_title_mean_nothing() -> None:
+    exclude = {"ae_titles": [" TEST "]}
+    table = {
+        "node": {"ae_title": " PRIMA "},
+        "intake": {"peers": [{"ae_title": "MR 1 "}]},
+        "scope": {"exclude": exclude},
+        "destinations": [DESTINATION | {"ae_title": "PACS  ", "calling_ae_title": " AI"}],
+        "routes": [{"from": [" MR 1", "*"], "to": ["pacs"], "exclude": exclude}],
+    }
+    loaded = configuration_from(table, Path("/"))
+    assert loaded.node.ae_title == "PRIMA"
+    assert loaded.intake.peers[0].ae_title == "MR 1"
+    assert loaded.scope.exclude.ae_titles == loaded.routes[0].exclude.ae_titles == ("TEST",)
+    assert (loaded.destinations[0].ae_title, loaded.destinations[0].calling_ae_title) == ("PACS", "AI")
+    assert loaded.routes[0].from_ == ("MR 1", "*")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("sqlite:///registry.sqlite", "sqlite:////etc/prima/registry.sqlite"),
+        ("sqlite:///data/a.sqlite?timeout=5", "sqlite:////etc/prima/data/a.sqlite?timeout=5"),
+        ("sqlite:////var/registry.sqlite", "sqlite:////var/registry.sqlite"),
+        ("postgresql://user:p%40ss@host/prima", "postgresql://user:p%40ss@host/prima"),
+    ],
+)
+def test_an_sqlite_file_is_relative_to_the_files_folder_too(given: str, used: str) -> None:
+    assert configuration_from({"node": {"database": given}}, Path("/etc/prima")).node.database_url == used
+
+
+def test_a_destination_takes_the_sites_sop_class_unless_it_has_its_own() -> None:
+    destinations = [DESTINATION, DESTINATION | {"name": "old", "sop_class": "basic_text"}]
+    loaded = configuration_from({"destinations": destinations, "report": {"sop_class": "enhanced"}}, Path("/"))
+    assert [loaded.sop_class_for(destination) for destination in loaded.destinations] == ["enhanced", "basic_text"]
+
+
+def test_a_frozen_configuration_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    loaded = load_configuration(EXAMPLE)
+    frozen = tmp_path / "elsewhere" / "frozen.json"
+    frozen.parent.mkdir()
+    frozen.write_text(loaded.to_json())
+    again = load_configuration(frozen)
+    assert again == loaded
+    assert again.digest == loaded.digest
+
+
+def test_a_frozen_configuration_keeps_its_password(tmp_path: Path) -> None:
+    loaded = configuration_from({"node": {"database": "postgresql://user:secret@host/prima"}}, tmp_path)
+    (tmp_path / "frozen.json").write_text(loaded.to_json())
+    assert load_configuration(tmp_path / "frozen.json").node.database_url == loaded.node.database_url
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"nod": {}}'])
+def test_a_damaged_frozen_configuration_is_a_configuration_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "frozen.json").write_text(content)
+    with pytest.raises(ConfigurationError):
+        load_configuration(tmp_path / "frozen.json")

@@ -35,16 +35,27 @@ def test_verdicts_come_back_in_order(images: list[Path], tmp_path: Path) -> None
 
 def test_a_crash_quarantines_the_pair_it_happened_on_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], -11, stdout="duplicate\n")
+        return subprocess.CompletedProcess([], -11, stdout="0 duplicate\n")
 
     monkeypatch.setattr(apart.subprocess, "run", run)
     pair = (Path("a"), Path("b"))
     assert compare_apart([pair, pair, pair]) == [Verdict.DUPLICATE, Verdict.QUARANTINED]
 
 
+def test_what_a_decoder_prints_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        said = "warning: 7 bits\n0 duplicate\n\n1 nonsense\n1 correction\n2 duplicate\n2 quarantined\n"
+        return subprocess.CompletedProcess([], 0, stdout=said)
+
+    monkeypatch.setattr(apart.subprocess, "run", run)
+    pair = (Path("a"), Path("b"))
+    assert compare_apart([pair, pair]) == [Verdict.DUPLICATE, Verdict.CORRECTION]
+    assert compare_apart([pair] * 4) == [Verdict.DUPLICATE, Verdict.CORRECTION, Verdict.QUARANTINED]
+
+
 def test_a_hang_ends_like_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
-        raise subprocess.TimeoutExpired([], 1.0, output=b"correction\n")
+        raise subprocess.TimeoutExpired([], 1.0, output=b"0 correction\n")
 
     monkeypatch.setattr(apart.subprocess, "run", run)
     pair = (Path("a"), Path("b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 
@@ -21,8 +22,15 @@ from pydicom.uid import (
 )
 
 from dicom_node.base.errors import NodeError, NotDicom
-from dicom_node.base.types import same_patient
-from dicom_node.intake.identity import Identity, InvalidUid, TooLarge, checked_uid, read_identity
+from dicom_node.intake.identity import (
+    HEADER_BYTES,
+    Identity,
+    InvalidUid,
+    TooLarge,
+    checked_uid,
+    read_identity,
+)
+from prima_core.base.patient import same_patient
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 
 BOUND = 1 << 26
@@ -133,6 +141,69 @@ def test_sequences_nested_ten_thousand_deep_are_refused() -> None:
     )
     with pytest.raises(NotDicom):
         read_identity(BytesIO(begin * 10_000), ExplicitVRLittleEndian, BOUND)
+
+
+def hostile_header(item: bytes, coding: str = "explicit") -> bytes:
+    """4 MiB: a sequence of undefined length full of these items, in front of the identifiers of a good image."""
+    begin = {
+        "explicit": struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF),
+        "implicit": struct.pack("<HHL", 0x0008, 0x1140, 0xFFFFFFFF),
+    }[coding]
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    good = GOOD[ExplicitVRLittleEndian if coding == "explicit" else ImplicitVRLittleEndian]
+    return begin + item * ((HEADER_BYTES - len(begin + end + good)) // len(item)) + end + good
+
+
+EMPTY_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+OPEN_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+EMPTY_ELEMENTS = b"".join(struct.pack("<HHL", 0x0011 + 2 * (n >> 12), n & 0xFFF, 0) for n in range(500_000))
+
+
+@pytest.mark.parametrize(
+    ("item", "coding"),
+    [
+        (EMPTY_ITEM, "explicit"),
+        (EMPTY_ITEM, "implicit"),
+        (bytes(8), "explicit"),  # pydicom takes any tag for that of an item
+        (OPEN_ITEM + EMPTY_ELEMENTS, "implicit"),
+    ],
+)
+def test_what_a_header_costs_in_memory_is_bounded(item: bytes, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.intake.identity.PARSED_BYTES", 4 << 20)
+    syntax = ExplicitVRLittleEndian if coding == "explicit" else ImplicitVRLittleEndian
+    stream = BytesIO(hostile_header(item, coding))
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotDicom, match="more elements and sequence items"):
+            read_identity(stream, syntax, BOUND)
+        assert tracemalloc.get_traced_memory()[1] < 4 * (4 << 20) + 2 * HEADER_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["data set", "item"])
+def test_a_character_set_of_a_megabyte_is_not_looked_up(inside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[object] = []
+    monkeypatch.setattr("pydicom.filereader.convert_encodings", searched.append)
+    element = struct.pack("<HHL", 0x0008, 0x0005, 1 << 20) + b"aa\\b" * (1 << 18)
+    begin = struct.pack("<HHL", 0x0008, 0x1140, 0xFFFFFFFF) + OPEN_ITEM if inside else b""
+    with pytest.raises(NotDicom, match="more elements and sequence items"):
+        read_identity(BytesIO(begin + element), ImplicitVRLittleEndian, BOUND)
+    assert searched == []
+
+
+def test_an_image_derived_from_a_thousand_others_is_read() -> None:
+    dataset = image()
+    dataset.SourceImageSequence = []
+    for number in range(1000):
+        source, purpose = Dataset(), Dataset()
+        purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "121322", "DCM", "Source image"
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = MRImageStorage, f"1.2.{number}"
+        source.PurposeOfReferenceCodeSequence = [purpose]
+        source.is_undefined_length_sequence_item = True
+        dataset.SourceImageSequence.append(source)
+    dataset["SourceImageSequence"].is_undefined_length = True
+    assert identity(dataset).sop_instance_uid == dataset.SOPInstanceUID
 
 
 def test_a_declared_length_of_four_gigabytes_costs_nothing() -> None:

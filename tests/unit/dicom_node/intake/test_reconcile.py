@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -102,6 +104,36 @@ def test_a_damaged_file_is_moved_aside_and_the_rest_recorded(node: Node) -> None
     assert sorted(node.standings()) == sorted(node.arrivals[number].path for number in (0, 2))
     assert len(list((node.spool.folder / ".unreadable").iterdir())) == 1
     assert node.reconcile() == Reconciliation(recorded=0, lost=0, unreadable=0)
+
+
+def test_a_file_that_the_disk_does_not_give_stays_and_the_rest_is_recorded(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, real = node.arrivals[1].path, node.spool.read
+
+    def read(path: str, bound: int) -> Arrival:
+        if path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, bound)
+
+    monkeypatch.setattr(node.spool, "read", read)
+    assert node.reconcile() == Reconciliation(recorded=2, lost=0, unreadable=1)
+    monkeypatch.undo()
+    assert node.reconcile() == Reconciliation(recorded=1, lost=0, unreadable=0)
+
+
+def test_a_row_that_the_database_will_not_take_keeps_nothing_else_out(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, real = node.arrivals[1].path, node.registry.record_arrivals
+
+    def record_arrivals(arrivals: Sequence[Arrival]) -> None:
+        if any(arrival.path == bad for arrival in arrivals):
+            raise sa.exc.IntegrityError("INSERT", {}, Exception("refused"))
+        real(arrivals)
+
+    monkeypatch.setattr(node.registry, "record_arrivals", record_arrivals)
+    assert node.reconcile() == Reconciliation(recorded=2, lost=0, unreadable=0)
 
 
 def test_it_waits_for_a_database_that_is_away(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import StudyState, Verdict, study_id
+from dicom_node.base.errors import LostClaim, PermanentError
+from dicom_node.base.types import StudyState, ToSend, Verdict, study_id
 from dicom_node.jobs.database import migrate, open_engine
+from dicom_node.jobs.queue import CLOSED_BY_CAP, IMAGES_QUARANTINED
 from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.retries import Retried
 from dicom_node.jobs.tables import metadata, studies
 from dicom_node.jobs.transitions import ALLOWED, move
-from support.studies import SR, arrival, report
+from support.studies import MODEL, SR, arrival, report
 
 STUDY = study_id("1.2.3")
 
@@ -32,7 +36,9 @@ def complete(registry: Registry, uid: str = "1.2.3", at: float = 100.0, **change
 def run_and_report(registry: Registry, uid: str = "1.2.3", *destinations: str) -> None:
     claim = registry.claim("w", 1e9, 300)
     assert claim is not None
-    registry.finish_reported(claim, report(uid, claim.revision), [(d, "sr") for d in destinations], None, 400)
+    registry.finish_reported(
+        claim, report(uid, claim.revision), [ToSend(d, "sr", "report.dcm") for d in destinations], None, 400
+    )
 
 
 def test_migrations_build_exactly_the_declared_tables(database_url: str) -> None:
@@ -76,6 +82,19 @@ def test_the_cap_closes_a_study_that_never_falls_quiet_and_says_so(registry: Reg
     claim = registry.claim("w", 1e9, 1900)
     assert claim is not None
     assert claim.partial_reason == reason
+
+
+def test_an_object_in_dispute_holds_a_study_open_until_the_cap(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1), arrival(1, content="other")])
+    assert registry.close_quiet(quiet_since=1e6, opened_before=99, at=1e6) == []
+    [(closed, reason)] = registry.close_quiet(quiet_since=1e6, opened_before=100, at=1e6)
+    assert (closed, reason) == (STUDY, CLOSED_BY_CAP)
+
+
+def test_a_clock_that_was_set_back_holds_no_study_open(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1, at=5000)])
+    assert registry.close_quiet(quiet_since=1000 - 30, opened_before=0, at=1000) == []
+    assert registry.close_quiet(quiet_since=1030 - 30, opened_before=0, at=1030) == [(STUDY, None)]
 
 
 def test_the_queue_is_ordered_by_urgency_then_age(registry: Registry) -> None:
@@ -127,7 +146,7 @@ def test_a_late_image_makes_a_new_revision_and_the_old_run_is_void(registry: Reg
 
 def test_a_revision_knows_its_predecessor(registry: Registry) -> None:
     complete(registry)
-    run_and_report(registry)
+    run_and_report(registry, "1.2.3", "a")
     assert registry.predecessors(STUDY, 1) == ()
     registry.record_arrivals([arrival(2, at=500)])
     assert registry.predecessors(STUDY, 2) == ((report().sop_instance_uid, report().series_instance_uid, SR),)
@@ -170,9 +189,47 @@ def test_other_bytes_under_a_known_uid_are_disputed_until_settled(registry: Regi
 def test_a_disputed_object_takes_the_place_of_a_lost_one(registry: Registry) -> None:
     first, second = arrival(1), arrival(1, content="other")
     registry.record_arrivals([first, second])
-    registry.mark_lost([first.path])
+    registry.mark_lost([first.path], 150)
     assert registry.standings(STUDY) == {"lost": 1, "current": 1}
     assert registry.close_quiet(200, 0, 200) == [(STUDY, None)]
+
+
+def test_another_image_of_the_same_uid_in_another_file_heals_no_loss_twice(registry: Registry) -> None:
+    first, second = arrival(1), arrival(1, content="other")
+    registry.record_arrivals([first, second])
+    registry.mark_lost([first.path], 150)
+    registry.record_arrivals([first])
+    assert registry.standings(STUDY) == {"disputed": 1, "current": 1}
+    assert registry.disputed() == [(first.path, second.path)]
+
+
+def test_a_promoted_object_reopens_its_finished_study(registry: Registry) -> None:
+    complete(registry)
+    run_and_report(registry)
+    registry.record_arrivals([arrival(1, content="other", at=500)])
+    registry.mark_lost([arrival(1).path], 600)
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert (found.state, found.revision) == ("receiving", 2)
+
+
+def test_a_lost_object_that_is_no_evidence_makes_nothing_partial(registry: Registry) -> None:
+    document, copy = arrival(2, image=False, sop_class_uid=SR), arrival(1, digest=arrival(1).digest, path="copy.dcm")
+    registry.record_arrivals([arrival(1), copy, document])
+    registry.mark_lost([document.path, copy.path], 150)
+    registry.close_quiet(200, 0, 200)
+    claim = registry.claim("w", 1e9, 201)
+    assert claim is not None
+    assert claim.partial_reason is None
+
+
+def test_a_quarantined_image_makes_the_result_partial(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1), arrival(1, content="other")])
+    registry.settle(arrival(1, content="other").path, Verdict.QUARANTINED)
+    registry.close_quiet(200, 0, 200)
+    claim = registry.claim("w", 1e9, 201)
+    assert claim is not None
+    assert claim.partial_reason == IMAGES_QUARANTINED
 
 
 def test_why_series_were_set_aside_is_kept_and_counted(registry: Registry) -> None:
@@ -201,6 +258,54 @@ def test_two_patients_under_one_study_end_it_without_a_report(registry: Registry
     assert registry.claim("w", 1e9, 300) is None
 
 
+def test_a_study_of_two_patients_cannot_be_retried(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1, patient_key="p:n:"), arrival(2, patient_key="q:n:")])
+    with pytest.raises(PermanentError, match="two patients"):
+        registry.retry(STUDY, 300)
+    registry.mark_lost([arrival(2).path], 310)
+    assert registry.retry(STUDY, 320) == Retried(queued=True)
+
+
+def test_a_held_result_is_made_anew_as_a_revision_when_a_person_asks(registry: Registry) -> None:
+    complete(registry)
+    run_and_report(registry)
+    assert registry.retry(STUDY, 500) == Retried(queued=True)
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert (found.state, found.revision) == ("complete", 2)
+    run_and_report(registry, "1.2.3", "a")
+    assert registry.predecessors(STUDY, 2) == (), "the held report never left the node"
+
+
+def test_what_is_delivered_or_waits_is_not_retried(registry: Registry) -> None:
+    complete(registry)
+    assert registry.retry(STUDY, 200) == Retried()
+    run_and_report(registry, "1.2.3", "a")
+    delivery = registry.claim_delivery("o", "a", 1e9, 500)
+    assert delivery is not None
+    registry.delivered(delivery, 510)
+    assert registry.retry(STUDY, 600) == Retried()
+
+
+def test_a_superseded_report_is_not_sent_after_its_successor(registry: Registry) -> None:
+    complete(registry)
+    run_and_report(registry, "1.2.3", "a")
+    old = registry.claim_delivery("o", "a", 1e9, 500)
+    assert old is not None
+    registry.set_aside(old, "refused")
+    registry.record_arrivals([arrival(2, at=600)])
+    registry.close_quiet(600, 0, 630)
+    run_and_report(registry, "1.2.3", "a")
+    assert registry.predecessors(STUDY, 2) != (), "the refused report may be there"
+    new = registry.claim_delivery("o", "a", 1e9, 700)
+    assert new is not None
+    registry.set_aside(new, "refused")
+    assert registry.retry(STUDY, 800) == Retried(deliveries=1)
+    again = registry.claim_delivery("o", "a", 1e9, 800)
+    assert again is not None
+    assert again.id == new.id
+
+
 def test_a_missing_part_of_the_identity_contradicts_nothing(registry: Registry) -> None:
     registry.record_arrivals([arrival(1, patient_key="p::"), arrival(2, patient_key="p:n:b"), arrival(3)])
     assert state(registry) == "receiving"
@@ -214,10 +319,28 @@ def test_attempts_end_in_dead_and_a_person_can_start_over(registry: Registry) ->
         assert registry.claim("w-1", 150, 140) is not None
         registry.reclaim_dead("w-", 141, max_attempts=2)
     assert state(registry) == "dead"
-    assert registry.retry_study(STUDY, 500)
+    assert registry.retry(STUDY, 500) == Retried(queued=True)
     claim = registry.claim("w-2", 1e9, 501)
     assert claim is not None
     assert claim.attempts == 1
+
+
+def test_what_is_not_the_studys_fault_does_not_count_as_an_attempt(registry: Registry) -> None:
+    complete(registry)
+    claim = registry.claim("w", 1e9, 140)
+    assert claim is not None
+    registry.finish_failed(claim, "disk full", retry_at=200, at=150, counts=False)
+    claim = registry.claim("w", 1e9, 200)
+    assert claim is not None
+    assert claim.attempts == 1
+
+
+def test_some_of_what_is_held_can_be_given_back(registry: Registry) -> None:
+    complete(registry, "1.1", at=100)
+    complete(registry, "1.2", at=200)
+    claims = [registry.claim("w", 1e9, 300) for _ in range(2)]
+    assert [registry.give_back("w", 310, [claim.study_id]) for claim in claims[1:] if claim] == [[study_id("1.2")]]
+    assert (state(registry, "1.1"), state(registry, "1.2")) == ("running", "complete")
 
 
 def test_giving_back_does_not_count_as_an_attempt(registry: Registry) -> None:
@@ -240,7 +363,7 @@ def test_a_failed_study_is_tried_again_when_its_time_has_come(registry: Registry
 
 def test_a_lost_file_makes_the_result_partial_and_its_return_heals_it(registry: Registry) -> None:
     registry.record_arrivals([arrival(1), arrival(2)])
-    registry.mark_lost([arrival(2).path])
+    registry.mark_lost([arrival(2).path], 150)
     assert list(registry.known_paths()) == [arrival(1).path]
     registry.close_quiet(200, 0, 200)
     claim = registry.claim("w", 1e9, 201)
@@ -276,7 +399,7 @@ def test_a_postponed_delivery_waits_and_a_refused_one_needs_a_person(registry: R
     assert delivery.attempts == 2
     registry.set_aside(delivery, "refused")
     assert registry.claim_delivery("o", "a", 1e9, 1e6) is None
-    assert registry.retry_deliveries(STUDY, 700) == 1
+    assert registry.retry(STUDY, 700) == Retried(deliveries=1)
     assert registry.claim_delivery("o", "a", 1e9, 700) is not None
 
 
@@ -305,6 +428,33 @@ def test_a_report_of_a_study_that_became_dead_is_not_sent(registry: Registry) ->
     registry.record_arrivals([arrival(2, at=500, patient_key="someone else::")])
     assert state(registry) == "dead"
     assert registry.claim_delivery("o", "a", 1e9, 600) is None
+
+
+def test_what_a_model_made_that_is_not_clinical_waits_for_permission(registry: Registry) -> None:
+    complete(registry)
+    claim = registry.claim("w", 1e9, 300)
+    assert claim is not None
+    made = replace(report(), model=replace(MODEL, training_state="phantom"))
+    registry.finish_reported(claim, made, [ToSend("a", "sr", "report.dcm")], None, 400)
+    assert registry.claim_delivery("o", "a", 1e9, 500) is None
+    registry.note_held("held: its model is not clinical")
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert found.deliveries[0].last_error == "held: its model is not clinical"
+    assert registry.claim_delivery("o", "a", 1e9, 500, clinical_only=False) is not None
+
+
+def test_a_database_describes_one_storage_folder(registry: Registry) -> None:
+    assert registry.describes("first") == "first"
+    assert registry.describes("second") == "first"
+
+
+def test_the_longest_wait_is_that_of_a_study_that_waits(registry: Registry) -> None:
+    assert registry.waiting_since() is None
+    complete(registry, "1.1", at=100)
+    complete(registry, "1.2", at=200)
+    registry.claim("w", 1e9, 300)
+    assert registry.waiting_since() == 230
 
 
 def test_a_pause_holds_one_destination_or_all(registry: Registry) -> None:

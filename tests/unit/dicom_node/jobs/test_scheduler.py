@@ -51,6 +51,17 @@ def test_disputes_are_settled_by_comparing_the_files(registry: Registry, tmp_pat
     assert registry.standings(first.study_id) == {"current": 1, "correction": 1}
 
 
+def test_a_pair_that_can_never_be_read_is_quarantined_in_the_end(registry: Registry, tmp_path: Path) -> None:
+    first, second = arrival(1), arrival(1, content="other")
+    registry.record_arrivals([first, second])
+    jobs = Housekeeping(configured(tmp_path), registry, lambda pairs: [None] * len(pairs))
+    for _ in range(scheduling.COMPARISONS - 1):
+        jobs.settle_disputes()
+    assert registry.standings(first.study_id) == {"current": 1, "disputed": 1}
+    jobs.settle_disputes()
+    assert registry.standings(first.study_id) == {"current": 1, "quarantined": 1}
+
+
 def test_a_study_whose_worker_fell_silent_is_taken_back(registry: Registry, tmp_path: Path) -> None:
     registry.record_arrivals([arrival(1)])
     registry.close_quiet(200, 0, 200)

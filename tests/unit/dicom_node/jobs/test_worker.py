@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 
 from dicom_node.base.errors import DiskFull, ReportError, Stopped
-from dicom_node.base.types import Claim
+from dicom_node.base.types import Claim, ToSend
+from dicom_node.jobs import worker as working
+from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
 from prima_core.base.errors import OutOfScope, PrimaError
@@ -25,7 +29,9 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.stages = Stages(self.prepare, self.predict, self.report, lambda *_: ([("pacs", "sr")], None))
+        self.stages = Stages(
+            self.prepare, self.predict, self.report, lambda *_: ([ToSend("pacs", "sr", "report.dcm")], None)
+        )
 
     def prepare(self, claim: Claim) -> PreparedStudy:
         ids = np.zeros(40, np.int64)
@@ -62,7 +68,7 @@ def queue(registry: Registry, *uids: str, urgent: str = "") -> None:
 
 
 def work(registry: Registry, stages: Stages, *, rounds: int = 1, budget: int = 100) -> None:
-    worker = Worker(registry, stages, owner="w", token_budget=budget, max_attempts=2, retry_seconds=0.0)
+    worker = Worker(registry, stages, owner="w", token_budget=budget, max_attempts=2, retry_seconds=0.0, pulse=Pulse())
     for _ in range(rounds):
         worker.work_once(threading.Event())
 
@@ -103,13 +109,28 @@ def test_out_of_scope_keeps_its_reason(registry: Registry) -> None:
     assert state(registry, "1.2.3") == ("out_of_scope", "not a brain")
 
 
-def test_an_error_that_may_pass_is_tried_again_and_then_needs_a_person(registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DiskFull("no space"), "no space"),
+        (OSError(errno.EIO, "I/O error", "/spool/x"), "a file cannot be read or written now (EIO)"),
+    ],
+)
+def test_an_error_that_may_pass_is_tried_until_it_has_passed(registry: Registry, error: Exception, reason: str) -> None:
     queue(registry, "1.2.3")
-    stages = replace(Model().stages, report=raises(DiskFull("no space")))
+    work(registry, replace(Model().stages, report=raises(error)), rounds=5)
+    assert state(registry, "1.2.3") == ("failed", reason)
+    work(registry, Model().stages)
+    assert state(registry, "1.2.3")[0] == "reported"
+
+
+def test_an_unexpected_error_is_tried_again_and_then_needs_a_person(registry: Registry) -> None:
+    queue(registry, "1.2.3")
+    stages = replace(Model().stages, report=raises(RuntimeError("bug")))
     work(registry, stages)
-    assert state(registry, "1.2.3") == ("failed", "no space")
+    assert state(registry, "1.2.3")[0] == "failed"
     work(registry, stages)
-    assert state(registry, "1.2.3") == ("dead", "no space")
+    assert state(registry, "1.2.3")[0] == "dead"
 
 
 @pytest.mark.parametrize("error", [ReportError("AccessionNumber is unusable"), PrimaError("not finite")])
@@ -121,19 +142,88 @@ def test_a_permanent_error_needs_a_person_at_once(registry: Registry, error: Exc
 
 def test_an_unexpected_error_never_quotes_its_message(registry: Registry) -> None:
     queue(registry, "1.2.3")
-    work(registry, replace(Model().stages, prepare=raises(KeyError("DOE^JOHN"))))
+    work(registry, replace(Model().stages, prepare=raises(KeyError("DOE^JOHN"))), rounds=2)
     found, reason = state(registry, "1.2.3")
     assert found == "dead"
     assert reason is not None
     assert "DOE" not in reason
 
 
-def test_a_failed_batch_is_tried_again_one_by_one(registry: Registry) -> None:
+def test_a_study_that_brings_its_batch_down_costs_its_companions_nothing(registry: Registry) -> None:
     queue(registry, "1.1", "1.2")
     model = Model()
-    work(registry, replace(model.stages, predict=raises(RuntimeError("out of memory"))))
-    work(registry, model.stages, rounds=2)
-    assert model.batches == [["1.1"], ["1.2"]]
+
+    def predict(studies: Sequence[PreparedStudy]) -> list[StudyPrediction]:
+        if any(study.study_instance_uid == "1.1" for study in studies):
+            raise RuntimeError("out of memory")
+        return model.predict(studies)
+
+    work(registry, replace(model.stages, predict=predict))
+    assert model.batches == [["1.2"]]
+    assert (state(registry, "1.1")[0], state(registry, "1.2")[0]) == ("failed", "reported")
+
+
+def test_a_study_of_which_the_model_can_say_nothing_takes_none_from_its_companions(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2")
+    model = Model()
+
+    def predict(studies: Sequence[PreparedStudy]) -> list[StudyPrediction | PrimaError]:
+        assert len(studies) == 2
+        return [PrimaError("not finite"), *model.predict(studies)[1:]]
+
+    work(registry, replace(model.stages, predict=predict))
+    assert state(registry, "1.1") == ("dead", "not finite")
+    assert state(registry, "1.2")[0] == "reported"
+
+
+def test_an_urgent_study_that_comes_meanwhile_waits_for_one_batch_only(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3")
+    model = Model()
+
+    def predict(studies: Sequence[PreparedStudy]) -> list[StudyPrediction]:
+        if not model.batches:
+            registry.record_arrivals([arrival(1, study="1.9", at=500, urgent=True)])
+            registry.close_quiet(500, 0, 500)
+        return model.predict(studies)
+
+    # Each study alone exceeds the budget of a batch, but not what the worker may hold together.
+    work(registry, replace(model.stages, predict=predict), rounds=2, budget=60)
+    assert model.batches[:2] == [["1.1"], ["1.9"]]
+    assert state(registry, "1.2")[0] == "complete"
+    found = registry.study("1.2")
+    assert found is not None
+    assert found.attempts == 0
+
+
+def test_the_thread_that_keeps_the_leases_takes_the_worker_down_with_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "LEASE_SECONDS", 0.04)
+    monkeypatch.setattr(registry, "renew", raises(KeyError("a bug")))
+    stop = threading.Event()
+    worker = Worker(registry, Model().stages, owner="w", token_budget=9, max_attempts=2, retry_seconds=0, pulse=Pulse())
+    with pytest.raises(KeyError):
+        worker.run(stop)
+    assert stop.is_set()
+
+
+def test_work_that_stands_still_keeps_no_lease(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "LEASE_SECONDS", 0.04)
+    queue(registry, "1.2.3")
+    stop = threading.Event()
+
+    def predict(_: object) -> Any:
+        while not registry.reclaim_expired(time.time(), 3):
+            time.sleep(0.01)
+        stop.set()
+        raise Stopped("the node stops")
+
+    stages = replace(Model().stages, predict=predict)
+    worker = Worker(
+        registry, stages, owner="w", token_budget=9, max_attempts=2, retry_seconds=0, pulse=Pulse(patience_seconds=0)
+    )
+    worker.run(stop)
+    assert state(registry, "1.2.3")[0] == "complete"
 
 
 def test_one_study_that_cannot_be_prepared_does_not_stop_the_others(registry: Registry) -> None:
@@ -173,7 +263,7 @@ def test_a_stopping_worker_gives_back_what_it_holds(registry: Registry) -> None:
         raise Stopped("the node stops")
 
     stages = replace(Model().stages, predict=predict)
-    Worker(registry, stages, owner="w", token_budget=9, max_attempts=2, retry_seconds=0.0).run(stop)
+    Worker(registry, stages, owner="w", token_budget=9, max_attempts=2, retry_seconds=0.0, pulse=Pulse()).run(stop)
     found = registry.study("1.2.3")
     assert found is not None
     assert (found.state, found.attempts) == ("complete", 0)

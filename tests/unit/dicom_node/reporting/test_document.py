@@ -1,6 +1,7 @@
 """The whole Structured Report: validated as every kind of result, and read as its receivers would.
 
-Every document goes through `dciodvfy -new` (no Error line) and DCMTK's `dsrdump`, and is read back by highdicom.
+Every document goes through `dciodvfy -new` (no Error line) and DCMTK's `dsrdump`, and is read back by highdicom, which
+knows no Basic Text SR.
 Not covered: how a particular viewer displays it.
 """
 
@@ -15,11 +16,11 @@ import pytest
 from highdicom.sr import srread
 from pydicom import Dataset, dcmread
 
-from dicom_node.base.config import ReportSection
+from dicom_node.base.config import ReportSection, SopClass
 from dicom_node.base.errors import ReportError
 from dicom_node.base.types import Level, Priority, Score, StudyResult
 from dicom_node.reporting import codes
-from dicom_node.reporting.document import SOP_CLASSES, build_report, report_uids
+from dicom_node.reporting.document import SOP_CLASSES, build_report, report_uids, variant_uid
 from dicom_node.reporting.summary import NOTHING_FOUND
 from support.reports import MODEL, STUDY, dump, make_result, validate, write_study
 
@@ -35,8 +36,11 @@ def paths(tmp_path: Path) -> list[Path]:
 def report(result: StudyResult, paths: list[Path], folder: Path, **settings: Any) -> tuple[Dataset, str]:
     """The document as read back from its validated file, and as DCMTK renders it."""
     path = validate(build_report(result, paths, ReportSection(**settings), NOW), folder)
-    assert srread(str(path)).SOPInstanceUID
-    return dcmread(path), dump(path)
+    document = dcmread(path)
+    assert document.file_meta.MediaStorageSOPClassUID == document.SOPClassUID
+    if document.SOPClassUID != SOP_CLASSES["basic_text"]:
+        assert srread(str(path)).SOPInstanceUID
+    return document, dump(path)
 
 
 def walk(item: Dataset) -> list[Dataset]:
@@ -72,11 +76,12 @@ def with_logits(result: StudyResult, logit: float, **changes: Any) -> StudyResul
 @pytest.mark.parametrize("study", ["brainix", "prima_golden/GOLD0001.study"])
 @pytest.mark.parametrize("sop_class", SOP_CLASSES)
 def test_a_real_and_a_synthetic_study_get_a_valid_report(
-    study: str, sop_class: str, shared_data: Path, tmp_path: Path
+    study: str, sop_class: SopClass, shared_data: Path, tmp_path: Path
 ) -> None:
     paths = sorted((shared_data / study).rglob("*.dcm"))
     header = dcmread(paths[0], stop_before_pixels=True)
     document, _ = report(make_result(paths), paths, tmp_path, sop_class=sop_class)
+    assert document.SOPClassUID == SOP_CLASSES[sop_class]
     for keyword in ("StudyInstanceUID", "PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName"):
         assert document[keyword].value == header[keyword].value
     assert document.StudyDescription == header.StudyDescription
@@ -224,8 +229,8 @@ def test_a_partial_study_is_marked_with_its_reason(paths: list[Path], tmp_path: 
 
 
 def test_a_revision_names_its_predecessors(paths: list[Path], tmp_path: Path) -> None:
-    first = report_uids(STUDY, 1, MODEL.device_uid)
-    earlier = (*first, "1.2.840.10008.5.1.4.1.1.88.34")
+    first = report_uids(make_result(paths), "comprehensive_3d")
+    earlier = (*first, SOP_CLASSES["comprehensive_3d"])
     document, _ = report(make_result(paths, revision=2, predecessors=(earlier,)), paths, tmp_path)
     (study,) = document.PredecessorDocumentsSequence
     assert study.StudyInstanceUID == STUDY
@@ -287,15 +292,115 @@ def test_the_same_work_done_again_writes_the_same_document(paths: list[Path], tm
     first = build_report(make_result(paths), paths, ReportSection(), NOW)
     again = build_report(make_result(paths), paths, ReportSection(), NOW)
     assert first == again
-    assert (first.SOPInstanceUID, first.SeriesInstanceUID) == report_uids(STUDY, 1, MODEL.device_uid)
+    assert (first.SOPInstanceUID, first.SeriesInstanceUID) == report_uids(make_result(paths), "comprehensive_3d")
 
 
-def test_uids_differ_by_study_revision_and_device_and_stay_the_same_for_good() -> None:
-    keys = [("1.2", 1, "1.3"), ("1.2", 2, "1.3"), ("1.2", 1, "1.4"), ("1.2.1", 1, "1.3"), ("1.2", 11, "1.3")]
-    uids = [uid for key in keys for uid in report_uids(*key)]
+def test_uids_differ_by_study_revision_device_and_evidence_and_stay_the_same_for_good(paths: list[Path]) -> None:
+    result = make_result(paths)
+    others = [
+        dataclasses.replace(result, **changes)
+        for changes in (
+            {"revision": 2},
+            {"revision": 11},
+            {"study_instance_uid": f"{STUDY}.1"},
+            {"model": dataclasses.replace(MODEL, device_uid="2.25.4")},
+            {"sop_instance_uids": result.sop_instance_uids[:-1]},
+        )
+    ]
+    uids = [uid for one in (result, *others) for uid in report_uids(one, "comprehensive_3d")]
     assert len(set(uids)) == len(uids)
     assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in uids)
-    assert report_uids("1.2", 1, "1.3") == report_uids("1.2", 1, "1.3")
+    assert report_uids(result, "comprehensive_3d") == (
+        "2.25.200116469385750423316215027768095092552",
+        "2.25.211692326013112612134162840653745142363",
+    )
+    in_another_order = dataclasses.replace(result, sop_instance_uids=result.sop_instance_uids[::-1])
+    assert report_uids(in_another_order, "comprehensive_3d") == report_uids(result, "comprehensive_3d")
+
+
+def test_a_report_of_another_class_is_another_object(paths: list[Path]) -> None:
+    uids = [report_uids(make_result(paths), sop_class)[0] for sop_class in SOP_CLASSES]
+    assert len(set(uids)) == len(SOP_CLASSES)
+
+
+def test_what_a_rebuilt_registry_makes_of_more_images_is_not_taken_for_the_first_report(tmp_path: Path) -> None:
+    paths = write_study(tmp_path, {}, {})
+    first = build_report(make_result(paths[:1]), paths[:1], ReportSection(), NOW)
+    rebuilt = build_report(make_result(paths), paths, ReportSection(), NOW)
+    assert first.SOPInstanceUID != rebuilt.SOPInstanceUID
+    assert first.SeriesInstanceUID != rebuilt.SeriesInstanceUID
+
+
+def variant(result: StudyResult, paths: list[Path], folder: Path, sop_class: SopClass, **settings: Any) -> Dataset:
+    """The variant of a report in another SOP class, as read back from its validated file."""
+    return dcmread(validate(build_report(result, paths, ReportSection(**settings), NOW, sop_class), folder))
+
+
+@pytest.mark.parametrize("sop_class", SOP_CLASSES)
+def test_a_variant_is_an_object_of_its_own_in_the_reports_series(
+    sop_class: SopClass, paths: list[Path], tmp_path: Path
+) -> None:
+    document, _ = report(make_result(paths), paths, tmp_path)
+    other = variant(make_result(paths), paths, tmp_path, sop_class)
+    assert other.SOPClassUID == SOP_CLASSES[sop_class]
+    assert other.SeriesInstanceUID == document.SeriesInstanceUID
+    assert texts(other, "Summary") == texts(document, "Summary")
+    same = sop_class == "comprehensive_3d"
+    assert (other.SOPInstanceUID == document.SOPInstanceUID) == same
+    assert (other.InstanceNumber == document.InstanceNumber) == same
+    assert same or other.SOPInstanceUID == variant_uid(document.SOPInstanceUID, sop_class)
+
+
+def test_a_variants_predecessor_is_what_its_destination_was_sent(paths: list[Path], tmp_path: Path) -> None:
+    first = make_result(paths)
+    sent = variant(first, paths, tmp_path, "enhanced")
+    recorded = (*report_uids(first, "comprehensive_3d"), SOP_CLASSES["comprehensive_3d"])
+    second = variant(make_result(paths, revision=2, predecessors=(recorded,)), paths, tmp_path, "enhanced")
+    (study,) = second.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (item,) = series.ReferencedSOPSequence
+    assert series.SeriesInstanceUID == sent.SeriesInstanceUID
+    assert (item.ReferencedSOPInstanceUID, item.ReferencedSOPClassUID) == (sent.SOPInstanceUID, sent.SOPClassUID)
+
+
+def test_a_variants_predecessor_of_its_own_class_is_that_report(paths: list[Path], tmp_path: Path) -> None:
+    recorded = (*report_uids(make_result(paths), "enhanced"), SOP_CLASSES["enhanced"])
+    second = variant(make_result(paths, revision=2, predecessors=(recorded,)), paths, tmp_path, "enhanced")
+    (study,) = second.PredecessorDocumentsSequence
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == recorded[0]
+
+
+def test_basic_text_has_its_numbers_in_words(paths: list[Path], tmp_path: Path) -> None:
+    diagnoses = (Score("tumor_adult_glioma", 2.0, 0.1, probability=0.87), Score("a_head_of_the_site", 1.5, 0.25))
+    document, shown = report(make_result(paths, diagnoses=diagnoses), paths, tmp_path, sop_class="basic_text")
+    assert {item.ValueType for item in walk(document)} == {"CONTAINER", "TEXT", "CODE", "UIDREF"}
+    assert document.ContentSequence[0].RelationshipType == "HAS CONCEPT MOD"
+    assert [code for _, code in coded_values(document, "Finding")] == [
+        "393564001",
+        codes.diagnosis(diagnoses[1].name).code,
+    ]
+    assert texts(document, "Finding") == [
+        "Glioma: probability 87 %, threshold 0.1 on the logit.",
+        "a head of the site: uncalibrated score 1.5, threshold 0.25 on the logit.",
+    ]
+    assert coded_values(document, "Priority") == [("SCT", "103391001")]
+    assert coded_values(document, "Recommendation") == [("SCT", "183546007")]
+    assert "numeric precision fp32" in shown
+
+
+def test_basic_text_codes_nothing_that_is_below_its_threshold(paths: list[Path], tmp_path: Path) -> None:
+    result = with_logits(make_result(paths), -1.0)
+    document, _ = report(result, paths, tmp_path, sop_class="basic_text", negatives="all")
+    assert coded_values(document, "Finding") == []
+    below = [text for text in texts(document, "Finding") if text != NOTHING_FOUND]
+    assert len(below) == 3
+    assert all("This does not exclude the finding." in text for text in below)
+
+
+def test_basic_text_of_a_nonclinical_bundle_says_so_first(paths: list[Path], tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, training_state="phantom")
+    document, _ = report(make_result(paths, model=model), paths, tmp_path, sop_class="basic_text")
+    assert document.ContentSequence[0].TextValue == "NOT FOR CLINICAL USE: phantom model"
 
 
 def test_the_tracking_uid_of_a_finding_is_the_same_in_the_next_revision(paths: list[Path], tmp_path: Path) -> None:

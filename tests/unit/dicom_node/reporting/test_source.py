@@ -16,7 +16,7 @@ from pydicom import dcmread
 from dicom_node.base.config import ReportSection
 from dicom_node.base.errors import ReportError
 from dicom_node.reporting.document import build_report
-from dicom_node.reporting.source import decode, legal_uid, read_source
+from dicom_node.reporting.source import check_source, decode, legal_uid, read_source
 from support.reports import make_result, validate, write_study
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -156,9 +156,13 @@ def test_an_unusable_identifier_makes_no_report_and_the_reason_names_it_without_
     keyword: str, tmp_path: Path
 ) -> None:
     value = UNUSABLE[keyword]
+    paths = write_study(tmp_path, {keyword: value})
     with pytest.raises(ReportError, match=keyword) as caught:
-        read_source(write_study(tmp_path, {keyword: value}))
+        read_source(paths)
     assert value.decode() not in str(caught.value)
+    with pytest.raises(ReportError) as checked:
+        check_source(paths)
+    assert str(checked.value) == str(caught.value)
 
 
 @pytest.mark.parametrize("terms", [None, b"ISO_IR 999", b"nonsense"])
@@ -176,7 +180,30 @@ def test_an_unknown_character_set_is_harmless_while_every_text_is_ascii(tmp_path
 @pytest.mark.parametrize("keyword", ["PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID"])
 def test_images_that_contradict_each_other_make_no_report(keyword: str, tmp_path: Path) -> None:
     paths = write_study(tmp_path, {keyword: b"1.2.3"}, {keyword: b"1.2.4"})
-    with pytest.raises(ReportError, match=f"{keyword} differs"):
+    for read in (read_source, check_source):
+        with pytest.raises(ReportError, match=f"{keyword} differs"):
+            read(paths)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "one", "other"),
+    [
+        ("PatientName", b"Doe^John", b"DOE^JOHN^Quincy^Dr"),
+        ("PatientName", b"Doe^John", b"Doe, John"),
+        ("PatientID", b"a1", b"A1"),
+        ("PatientBirthDate", b"19700101", b"1970.01.01"),
+    ],
+)
+def test_another_spelling_of_one_patient_is_no_contradiction(
+    keyword: str, one: bytes, other: bytes, tmp_path: Path
+) -> None:
+    paths = write_study(tmp_path, {keyword: one}, {keyword: other})
+    assert read_source(paths).attributes[keyword].value == one.decode()
+
+
+def test_two_birth_dates_make_no_report(tmp_path: Path) -> None:
+    paths = write_study(tmp_path, {"PatientBirthDate": b"19700101"}, {"PatientBirthDate": b"19700102"})
+    with pytest.raises(ReportError, match="PatientBirthDate differs"):
         read_source(paths)
 
 
@@ -273,6 +300,14 @@ def test_a_uid_of_numbers_under_a_root_that_can_exist_is_legal(uid: str) -> None
 @pytest.mark.parametrize("uid", ["", "1", "1.2.", ".1.2", "1..2", "1.02", "3.1.2", "1.40.2", "1.2.a", "1.2\n", "1.٢"])
 def test_any_other_uid_is_not(uid: str) -> None:
     assert not legal_uid(uid)
+
+
+def test_a_check_beforehand_passes_what_can_be_reported_and_logs_nothing(tmp_path: Path) -> None:
+    paths = write_study(tmp_path, ILLEGAL)
+    with structlog.testing.capture_logs() as lines:
+        check_source(paths)
+    assert lines == []
+    assert report_of(paths, tmp_path)
 
 
 def test_no_image_makes_no_report() -> None:

@@ -39,7 +39,7 @@ def test_the_file_is_a_dicom_file_with_the_same_document(document: Dataset, tmp_
 
 
 def test_the_name_holds_the_short_study_id_and_no_uid(document: Dataset) -> None:
-    name = report_name(document)
+    name = report_name(STUDY, str(document.SOPInstanceUID))
     assert name.startswith(study_id(STUDY))
     assert STUDY not in name
     assert str(document.SOPInstanceUID) not in name
@@ -75,5 +75,8 @@ def test_file_and_folder_are_synchronised_before_it_returns(
         os, "fsync", lambda fd: (calls.append("folder" if Path(f"/proc/self/fd/{fd}").is_dir() else "file"), fsync(fd))
     )
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
+    write_report(document, tmp_path / "outgoing")
+    assert calls == ["folder", "file", "replace", "folder"], "first the folder that the new one lies in"
+    calls.clear()
     write_report(document, tmp_path / "outgoing")
     assert calls == ["file", "replace", "folder"]

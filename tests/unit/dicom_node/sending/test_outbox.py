@@ -10,6 +10,7 @@ import pytest
 
 from dicom_node.base.config import Configuration, Destination, configuration_from
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
+from dicom_node.base.types import ToSend
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, back_off
 from support.studies import arrival, new_registry, report
@@ -22,7 +23,7 @@ def registry(tmp_path: Path) -> Registry:
     made.close_quiet(100, 0, 130)
     claim = made.claim("w", 1e12, 140)
     assert claim is not None
-    made.finish_reported(claim, report(), [("a", "sr"), ("b", "sr")], None, 150)
+    made.finish_reported(claim, report(), [ToSend(name, "sr", report().path) for name in ("a", "b")], None, 150)
     return made
 
 

@@ -6,6 +6,7 @@ What a damaged or cut codestream gives is in `test_geometry.py`, what codestream
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from prima_core.volume.headers import read_headers
+from prima_core.volume.pixels import decode_frames
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
 
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
@@ -63,6 +65,31 @@ def test_pixel_data_of_another_representation_than_bytes_or_words_is_refused(tmp
     path = write(image_of(), tmp_path / "a.dcm")
     path.write_bytes(path.read_bytes().replace(PIXEL_DATA + b"OW", PIXEL_DATA + b"UN"))
     assert "otherwise than" in problem_of(path)
+
+
+def test_a_fragment_that_claims_four_gigabytes_costs_nothing(tmp_path: Path) -> None:
+    path = write(image_of(), tmp_path / "a.dcm", JPEG2000Lossless)
+    data = path.read_bytes()
+    fragment = data.index(b"\xff\x4f\xff\x51") - 4  # the length in front of SOC
+    path.write_bytes(data[:fragment] + b"\xfe\xff\xff\xff" + data[fragment + 4 :])
+    pixels = read_headers([path]).images[0].pixels
+    assert pixels is not None
+    tracemalloc.start()
+    try:
+        (frame,) = decode_frames(pixels, [0])
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(frame, head_phantom(1, 64, 64)[0])
+
+
+def test_pixels_that_cannot_be_read_just_now_are_not_damaged(tmp_path: Path) -> None:
+    path = write(image_of(), tmp_path / "a.dcm")
+    pixels = read_headers([path]).images[0].pixels
+    assert pixels is not None
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        list(decode_frames(pixels, [0]))
 
 
 def test_raw_pixels_in_items_under_a_native_syntax_are_refused(tmp_path: Path) -> None:

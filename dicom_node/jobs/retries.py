@@ -1,0 +1,95 @@
+"""Another try, as a person asked: of the study, or of what is to be sent of its newest result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.base.errors import PermanentError
+from dicom_node.base.types import DeliveryState, Standing, StudyState
+from dicom_node.jobs.arrivals import TWO_PATIENTS
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import deliveries, instances, results
+from dicom_node.jobs.transitions import lock_study, move
+from prima_core.base.patient import merge_patient_keys, same_patient
+
+ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED)
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What happens now: the study runs again, or so many deliveries of its newest result are due."""
+
+    queued: bool = False
+    deliveries: int = 0
+
+
+class Retries(Database):
+    """What `dicom-node retry` does."""
+
+    def retry(self, study: str, at: float) -> Retried:
+        """Send again what waits or was set aside of a reported study's newest result; else run the study again.
+
+        A study with a result is run as a new revision, under the configuration of today: a result that was held or had
+        no route may go somewhere then. Nothing is done to a study that waits, runs or is delivered. Raises
+        PermanentError while the study's images are of two patients.
+        """
+        with self._write() as connection:
+            row = lock_study(connection, study)
+            if row is None or StudyState(row.state) not in ENDED:
+                return Retried()
+            newest = connection.execute(
+                sa.select(results.c.id, results.c.revision)
+                .where(results.c.study_id == study)
+                .order_by(results.c.revision.desc())
+                .limit(1)
+            ).one_or_none()
+            if row.state == StudyState.REPORTED and newest is not None and self._has_deliveries(connection, newest.id):
+                return Retried(deliveries=self._send_again(connection, newest.id, at))
+            if not self._one_patient(connection, study):
+                raise PermanentError(TWO_PATIENTS)
+            self._run_again(connection, row, newest is not None and newest.revision == row.revision, at)
+        return Retried(queued=True)
+
+    @staticmethod
+    def _has_deliveries(connection: sa.Connection, result: int) -> bool:
+        query = sa.select(sa.func.count()).where(deliveries.c.result_id == result)
+        return bool(connection.scalar(query))
+
+    @staticmethod
+    def _send_again(connection: sa.Connection, result: int, at: float) -> int:
+        waiting = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.PENDING])
+        return connection.execute(
+            deliveries.update()
+            .where(deliveries.c.result_id == result, waiting)
+            .values(state=DeliveryState.PENDING, next_attempt_at=at)
+        ).rowcount
+
+    @staticmethod
+    def _one_patient(connection: sa.Connection, study: str) -> bool:
+        evidence = sa.and_(instances.c.study_id == study, instances.c.standing == Standing.CURRENT)
+        known = ""
+        for key in connection.scalars(sa.select(instances.c.patient_key).where(evidence).distinct()):
+            if not same_patient(known, key):
+                return False
+            known = merge_patient_keys(known, key)
+        return True
+
+    @staticmethod
+    def _run_again(connection: sa.Connection, study: Any, has_result: bool, at: float) -> None:
+        move(
+            connection,
+            study.id,
+            ENDED,
+            StudyState.COMPLETE,
+            at,
+            reason="retried by a person",
+            revision=study.revision + 1 if has_result else study.revision,
+            attempts=0,
+            next_attempt_at=None,
+            completed_at=at,
+            owner=None,
+            lease_until=None,
+        )
