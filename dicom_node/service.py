@@ -11,10 +11,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from dicom_node.base.config import Configuration
+from apscheduler.schedulers.base import BaseScheduler
+
+from dicom_node.base.config import Configuration, UpsDestination
 from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.console.http import Console
 from dicom_node.intake.apart import compare_apart
 from dicom_node.intake.receiver import run_receiver
@@ -22,15 +25,22 @@ from dicom_node.jobs.database import migrate
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
-from dicom_node.sending.outbox import Outbox
+from dicom_node.sending.outbox import Outbox, Send
 from dicom_node.sending.routes import HOW_TO_RELEASE
-from dicom_node.sending.storescu import store
+from dicom_node.sending.storescu import StoreScu
 from dicom_node.storage import check_belongs_together, only_one
 from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
+from dicom_node.worklist.dicom.event_outbox import EventOutbox
+from dicom_node.worklist.dicom.reading_steps import ReadingSteps
+from dicom_node.worklist.dicom.services import provider_of, services_of
+from dicom_node.worklist.listeners import Hl7Adapter, UpsAdapter
+from dicom_node.worklist.orders_over_hl7 import orders_over_hl7
 from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
 BEAT_SECONDS = 5.0
+WORKITEM_SECONDS = 5.0
+DROP_SECONDS = 60.0
 SIGN_OF_LIFE = b"."
 
 
@@ -56,7 +66,8 @@ def serve(configuration: Configuration) -> None:
 def configured_bundle(configuration: Configuration) -> BundleManifest | None:
     """The manifest of the bundle that the file names, if it names one.
 
-    Raises ConfigurationError, also when a priority output of the bundle has no level: studies would end `dead`.
+    Raises ConfigurationError, also when a priority output of the bundle has no level (studies would end `dead`) or a
+    rule names a finding that the bundle does not know.
     """
     if configuration.model.bundle is None:
         return None
@@ -64,6 +75,9 @@ def configured_bundle(configuration: Configuration) -> BundleManifest | None:
         manifest = read_manifest(configuration.model.bundle)
     except BundleError as error:
         raise ConfigurationError(f"model.bundle: {error}") from error
+    named = {name for rule in configuration.worklist.rules for name in rule.findings}
+    if unknown := named - {*manifest.labels["diagnosis"]}:
+        raise ConfigurationError(f"worklist.rules: the bundle has no finding '{min(unknown)}'; a rule could never fire")
     missing = [output for output in manifest.labels["priority"] if output not in configuration.worklist.mapping]
     if missing:
         raise ConfigurationError(f"worklist.mapping: no entry for {', '.join(missing)}, which the bundle may answer")
@@ -135,7 +149,9 @@ Role = Callable[[Configuration, Registry, Heartbeat, threading.Event], None]
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     stop_on_signals(stop)
-    run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"))
+    services = services_of(configuration, registry)
+    with orders_over_hl7(configuration, registry):
+        run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"), services=services)
 
 
 def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
@@ -146,17 +162,49 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")
     if not configuration.model.allow_nonclinical:
         registry.note_held(f"held: its model is not clinical; {HOW_TO_RELEASE}")
+    reached = senders(configuration)
+    pulse = Pulse()
     console = Console(configuration, registry)
-    scheduler = Housekeeping(configuration, registry, compare_apart).scheduler()
+    scheduler = Housekeeping(configuration, registry, compare_apart, pulse).scheduler()
     console.start()
+    events = _workitems(configuration, registry, scheduler, stop)
     scheduler.start()
+    beat.pulse = pulse
     beat.say("ready")
     try:
-        Outbox(configuration, registry, store, kind + uuid.uuid4().hex[:8]).run(stop)
+        Outbox(configuration, registry, reached, kind + uuid.uuid4().hex[:8]).run(stop)
         stop.wait()
     finally:
         scheduler.shutdown()
+        events.join()
         console.stop()
+
+
+def _workitems(
+    configuration: Configuration, registry: Registry, scheduler: BaseScheduler, stop: threading.Event
+) -> EventOutbox:
+    """What keeps the node's own work items and sends UPS events; both rest where `worklist.procedure_steps` is off."""
+    events = EventOutbox(configuration, registry)
+    if configuration.worklist.procedure_steps:
+        steps = ReadingSteps(configuration, registry, provider_of(configuration, registry))
+        scheduler.add_job(steps.update, "interval", seconds=WORKITEM_SECONDS, id="work items")
+        scheduler.add_job(events.drop_useless, "interval", seconds=DROP_SECONDS, id="ups events")
+        events.start(stop)
+    return events
+
+
+def senders(configuration: Configuration) -> dict[str, Send]:
+    """How each destination is reached, by its name. Raises ConfigurationError on unusable certificates."""
+    title = configuration.node.ae_title
+    found: dict[str, Send] = {}
+    for destination in configuration.destinations:
+        if isinstance(destination, Hl7Destination):
+            found[destination.name] = Hl7Adapter(destination)
+        elif isinstance(destination, UpsDestination):
+            found[destination.name] = UpsAdapter(destination, title)
+        else:
+            found[destination.name] = StoreScu(destination, configuration.node.outgoing, title)
+    return found
 
 
 def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:

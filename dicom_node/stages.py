@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.config import AnyDestination, Configuration, Destination
 from dicom_node.base.errors import ConfigurationError, ImagesGone, Stopped
 from dicom_node.base.events import Event, log
+from dicom_node.base.orders import Handover
 from dicom_node.base.types import Claim, ModelIdentity, Report, Score, StudyFacts, StudyResult, ToSend
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
@@ -22,7 +23,8 @@ from dicom_node.reporting.source import check_source
 from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
-from dicom_node.worklist.ranking import rank
+from dicom_node.worklist.listeners import listener_of, may_move_worklists
+from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.calibration import probability
 from prima_core.base.errors import BundleError, OutOfScope, PrimaError
 from prima_core.base.types import PreparedStudy, StudyPrediction
@@ -111,23 +113,30 @@ class StudyStages:
             path=path.name,
             findings=tuple(finding_of(score) for score in result.positive),
             priority=result.priority,
+            priority_output=strongest(prediction.priority),
             model=result.model,
             precision=result.precision,
             created_at=created.timestamp(),
         )
 
-    def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> tuple[list[ToSend], str | None]:
-        """What is sent where, and why the result is held, if it is."""
+    def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
+        """What is sent where, and who is told the priority."""
+        nonclinical = may_move_worklists(self._configuration)
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
-            return [], hold
-        return [self._to_send(report, destination, claim) for destination in self._chosen(claim, study)], None
+            return Handover(hold=hold)
+        objects = tuple(self._to_send(report, destination, claim) for destination in self._chosen(claim, study))
+        told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Destination))
+        return Handover(objects, told, nonclinical=nonclinical)
 
     def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
         """The destinations that the study's report is routed to."""
+        routed = self._routed(claim, study)
+        return [one for one in routed if isinstance(one, Destination) and "sr" in one.objects]
+
+    def _routed(self, claim: Claim, study: PreparedStudy) -> list[AnyDestination]:
         facts = StudyFacts(study.description, study.age_years, claim.calling_aes)
-        routed = [self._configuration.destination(name) for name in destinations_for(self._configuration, facts)]
-        return [destination for destination in routed if "sr" in destination.objects]
+        return [self._configuration.destination(name) for name in destinations_for(self._configuration, facts)]
 
     def _to_send(self, report: Report, destination: Destination, claim: Claim) -> ToSend:
         sop_class = self._configuration.sop_class_for(destination)
@@ -137,20 +146,27 @@ class StudyStages:
         return ToSend(destination.name, "sr", report_name(claim.study_instance_uid, uid))
 
     def _result(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> StudyResult:
+        diagnoses = self._scores("diagnosis", prediction.diagnosis)
+        findings = [finding_of(score) for score in diagnoses if score.positive]
+        worklist = self._configuration.worklist
         notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
         notes += [f"series not used: {entry.reason}" for entry in study.set_aside]
         return StudyResult(
             study_instance_uid=claim.study_instance_uid,
             revision=claim.revision,
-            diagnoses=self._scores("diagnosis", prediction.diagnosis),
+            diagnoses=diagnoses,
             referrals=self._scores("referral", prediction.referral),
-            priority=rank(prediction.priority, self._configuration.worklist.mapping),
+            priority=rank(prediction.priority, worklist.mapping, findings, worklist.rules),
             model=self._identity,
             precision=prediction.precision,
             sop_instance_uids=tuple(uid for series in study.series for uid in series.sop_instance_uids),
             notes=tuple(notes),
             partial_reason=claim.partial_reason,
-            predecessors=self._registry.predecessors(claim.study_id, claim.revision),
+            predecessors=self._registry.predecessors(
+                claim.study_id,
+                claim.revision,
+                clinical_only=not self._configuration.model.allow_nonclinical,
+            ),
         )
 
     def _scores(self, task: str, logits: dict[str, float]) -> tuple[Score, ...]:

@@ -31,11 +31,14 @@ def prepare_study(
 ) -> PreparedStudy:
     """All usable series of one study, in the order of their numbers, ready for the tokenizer.
 
-    `on_progress` is told the series done and their total. Raises OutOfScope when the study is not one to read,
-    TwoPatients, and the machine's own trouble (MemoryError, an OSError with an errno), which says nothing of the study.
+    `on_progress` is told the series done and their total, and (0, 0) at each file before. Raises OutOfScope when the
+    study is not one to read, TwoPatients, and the machine's own trouble (MemoryError, an OSError with an errno), which
+    says nothing of the study.
     """
     settings = settings or ScopeSettings()
-    return prepare_selection(select_series(read_headers(files), settings), settings, on_progress)
+    tell = on_progress or (lambda _done, _total: None)
+    headers = read_headers(files, lambda: tell(0, 0))
+    return prepare_selection(select_series(headers, settings), settings, on_progress)
 
 
 def prepare_selection(

@@ -7,6 +7,7 @@ outside (a reason, a name, a path) is never read as markup.
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,7 +15,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-result = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+WIDE = None if sys.stdout.isatty() else 200  # a file or a pipe has no width that tables must fit into
+
+result = Console(width=WIDE, highlight=False, markup=False, emoji=False, soft_wrap=True)
 notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -92,7 +92,7 @@ def queue(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
 def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Show one study: state, findings, deliveries and everything that happened to it."""
     _, registry = open_registry(config)
-    found = _find(registry, uid)
+    found = find(registry, uid)
     history = registry.history(found.id)
     if json:
         events = [
@@ -118,7 +118,7 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
 def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Send again what waits or was set aside; run a study again that has no report, or whose report is held."""
     _, registry = open_registry(config)
-    found = _find(registry, uid)
+    found = find(registry, uid)
     done = registry.retry(found.id, time.time())
     if not done.queued and not done.deliveries:
         raise PermanentError(f"nothing to retry: the study is {found.state} and no delivery waits")
@@ -130,7 +130,8 @@ def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
         result.print("queued again" if done.queued else f"deliveries due now: {done.deliveries}")
 
 
-def _find(registry: Registry, uid: str) -> StudyView:
+def find(registry: Registry, uid: str) -> StudyView:
+    """The study that a person means, by its UID or the node's short id. Raises PermanentError."""
     found = registry.study(uid)
     if found is None:
         raise PermanentError("no such study; `dicom-node studies` lists what the node has")

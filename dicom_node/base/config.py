@@ -13,11 +13,23 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.hl7_settings import Hl7Destination, Hl7Listener
+from dicom_node.base.ups_settings import Subscriber, UpsSettings
 
 # Spaces around an AE title mean nothing (PS3.5 section 6.2).
 AeTitle = Annotated[
@@ -27,13 +39,14 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
+TLS_FILES = ("ca_file", "certificate", "private_key")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Section(BaseModel):
     """A table of the file: immutable, and an unknown key is an error rather than a silent nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NodeSection(Section):
@@ -127,8 +140,13 @@ class ScopeSection(Section):
     exclude: Exclusion = Exclusion()
 
 
+DestinationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
 class Destination(Section):
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    """An archive or workstation that is sent results by C-STORE."""
+
+    name: DestinationName
     kind: Literal["dicom"] = "dicom"
     ae_title: AeTitle
     host: str
@@ -142,10 +160,30 @@ class Destination(Section):
     max_retry_seconds: Annotated[float, Field(gt=0)] = 600.0
 
 
+class UpsDestination(UpsSettings):
+    """A worklist manager that is told reading priorities by Unified Procedure Step."""
+
+    name: DestinationName
+    kind: Literal["ups"] = "ups"
+    first_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
+    max_retry_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+def _kind(destination: Any) -> Any:
+    return destination.get("kind", "dicom") if isinstance(destination, dict) else destination.kind
+
+
+KINDS = ("dicom", "hl7", "ups")
+OfDicom = Annotated[Destination, Tag("dicom")]
+OfHl7 = Annotated[Hl7Destination, Tag("hl7")]
+OfUps = Annotated[UpsDestination, Tag("ups")]
+AnyDestination = Destination | Hl7Destination | UpsDestination
+
+
 class Route(Section):
     """Results of studies that came from these calling AE titles go to these destinations; `["*"]` means from anyone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
     from_: tuple[AeTitle, ...] = Field(("*",), alias="from")
     to: tuple[str, ...]
@@ -162,10 +200,35 @@ class ReportSection(Section):
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
+class FindingRule(Section):
+    """Any of these findings, the bundle's names of diagnoses, raises the study to this level.
+
+    min_probability: of a finding of a calibrated bundle; min_score: logit above the threshold, of any other bundle.
+    """
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+    findings: Annotated[tuple[str, ...], Field(min_length=1)]
+    level: Literal["elevated", "urgent", "critical"]
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_score: Annotated[float, Field(ge=0)] | None = None
+
+
 class WorklistSection(Section):
-    rules: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    """mapping: level of each output of the priority head. keep_hours: how long a study that is not final is listed.
+
+    objective_seconds, objective_share: how soon after the last image a flag is to be acknowledged, and how often.
+    modality_worklist, procedure_steps: whether MWL and UPS are answered. subscribers: who may be sent UPS events.
+    """
+
+    rules: tuple[FindingRule, ...] = ()
     mapping: dict[str, MappedLevel] = Field(default_factory=lambda: dict(DEFAULT_MAPPING))
     allow_nonclinical: bool = False
+    keep_hours: Annotated[float, Field(gt=0)] = 72.0
+    objective_seconds: Annotated[float, Field(gt=0)] = 120.0
+    objective_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    modality_worklist: bool = True
+    procedure_steps: bool = True
+    subscribers: tuple[Subscriber, ...] = ()
 
 
 class Configuration(Section):
@@ -175,25 +238,31 @@ class Configuration(Section):
     intake: IntakeSection = IntakeSection()
     model: ModelSection = ModelSection()
     scope: ScopeSection = ScopeSection()
-    destinations: tuple[Destination, ...] = ()
+    destinations: tuple[Annotated[OfDicom | OfHl7 | OfUps, Discriminator(_kind)], ...] = ()
     routes: tuple[Route, ...] = ()
     report: ReportSection = ReportSection()
     worklist: WorklistSection = WorklistSection()
+    hl7: Hl7Listener = Hl7Listener()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:
         names = [destination.name for destination in self.destinations]
         if len(set(names)) != len(names):
             raise ValueError("destinations: two destinations have the same name")
+        rules = [rule.name for rule in self.worklist.rules]
+        if len(set(rules)) != len(rules):
+            raise ValueError("worklist.rules: two rules have the same name")
         for route in self.routes:
             unknown = set(route.to) - set(names)
             if unknown:
                 raise ValueError(f"routes: unknown destination {sorted(unknown)[0]!r}")
         if self.node.bind not in LOOPBACK and not self.intake.peers:
             raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
+        if self.hl7.port is not None and self.hl7.bind not in LOOPBACK and not self.hl7.peers:
+            raise ValueError("hl7.peers: an empty list is allowed only while hl7.bind is a loopback address")
         return self
 
-    def destination(self, name: str) -> Destination:
+    def destination(self, name: str) -> AnyDestination:
         """The destination of that name; ConfigurationError when the file no longer has it."""
         for destination in self.destinations:
             if destination.name == name:
@@ -244,7 +313,22 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
     model = loaded.model
     if model.bundle is not None:
         model = model.model_copy(update={"bundle": folder / model.bundle})
-    return loaded.model_copy(update={"node": node, "model": model})
+    changes: dict[str, Any] = {
+        "node": node,
+        "model": model,
+        "destinations": tuple(_with_absolute_tls(destination, folder) for destination in loaded.destinations),
+        "hl7": _with_absolute_tls(loaded.hl7, folder),
+    }
+    return loaded.model_copy(update=changes)
+
+
+def _with_absolute_tls(section: Any, folder: Path) -> Any:
+    """The same destination or receiver; relative paths of certificates and keys start at `folder`."""
+    tls = getattr(section, "tls", None)
+    if tls is None:
+        return section
+    files = {name: folder / path for name in TLS_FILES if (path := getattr(tls, name)) is not None}
+    return section.model_copy(update={"tls": tls.model_copy(update=files)})
 
 
 def _absolute(database: str | None, folder: Path) -> str | None:
@@ -255,13 +339,22 @@ def _absolute(database: str | None, folder: Path) -> str | None:
         url = make_url(database)
     except ArgumentError as error:
         raise ConfigurationError("node.database: not a database URL that SQLAlchemy knows") from error
+    if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
+        raise ConfigurationError(
+            "node.database: SQLite needs a file; in memory each process would have a registry of its own"
+        )
     if url.get_backend_name() != "sqlite" or not url.database or Path(url.database).is_absolute():
         return database
     return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
 
 
 def _explain(item: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "configuration"
+    if item["type"] == "union_tag_invalid":  # pydantic names the whole table, not the key
+        item["loc"], item["msg"] = (*item["loc"], "kind"), f"not one of {item['ctx']['expected_tags']}"
+    parts = [str(part) for part in item["loc"]]
+    if parts[:1] == ["destinations"] and parts[2:3] and parts[2] in KINDS:
+        del parts[2]  # the kind, which is no key of the file
+    where = ".".join(parts) or "configuration"
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key"
     return f"{where}: {item['msg']}"

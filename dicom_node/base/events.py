@@ -51,7 +51,9 @@ ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
 
 
 class Event(enum.Enum):
-    """Number and words of everything worth a line. Thousands: 1 service, 2 intake, 3 jobs, 4 reporting, 5 sending."""
+    """Number and words of everything worth a line. Thousands: 1 service, 2 intake, 3 jobs, 4 reporting, 5 sending,
+    6 worklist.
+    """
 
     NODE_STARTED = (1001, "node started")
     NODE_STOPPING = (1002, "node stopping")
@@ -86,6 +88,18 @@ class Event(enum.Enum):
     DELIVERY_POSTPONED = (5002, "delivery postponed")
     DELIVERY_SET_ASIDE = (5003, "delivery set aside")
     RESULT_HELD = (5004, "result held")
+    MESSAGE_APPLIED = (6001, "HL7 message applied")
+    MESSAGE_REFUSED = (6002, "HL7 message refused")
+    MESSAGE_TROUBLE = (6003, "HL7 connection ended or not let in")
+    PRIORITY_RAISED = (6004, "reading priority raised")
+    WORKITEM_CREATED = (6101, "work item created")
+    WORKITEM_CHANGED = (6102, "work item changed")
+    WORKITEM_CANCELED = (6103, "work item canceled, its study left the reading list")
+    WORKITEM_NOT_KEPT = (6104, "work item could not be kept up to date")
+    READING_BEGUN = (6105, "reading begun")
+    UPS_EVENT_SENT = (6111, "UPS event sent")
+    UPS_EVENT_POSTPONED = (6112, "UPS event postponed")
+    UPS_EVENT_DROPPED = (6113, "UPS event dropped")
 
     @property
     def number(self) -> int:

@@ -40,12 +40,16 @@ class Standing(enum.StrEnum):
 
 
 class DeliveryState(enum.StrEnum):
-    """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`)."""
+    """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`).
+
+    `withdrawn` changed nothing at the peer, or was taken back by a person before it was sent.
+    """
 
     PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
     SET_ASIDE = "set_aside"
+    WITHDRAWN = "withdrawn"
 
 
 class Level(enum.StrEnum):
@@ -82,6 +86,7 @@ class Arrival:
     sop_class_uid: str
     transfer_syntax_uid: str
     patient_key: str
+    accession_number: str
     digest: str
     path: str
     size: int
@@ -208,7 +213,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished document in the outgoing folder: what the registry records and the outbox sends."""
+    """A finished document in the outgoing folder: what the registry records and the outbox sends.
+
+    priority_output: the priority head's strongest output, from which rules can be tried again.
+    """
 
     sop_instance_uid: str
     series_instance_uid: str
@@ -216,6 +224,7 @@ class Report:
     path: str
     findings: tuple[Finding, ...]
     priority: Priority
+    priority_output: str
     model: ModelIdentity
     precision: str
     created_at: float
@@ -228,19 +237,6 @@ class ToSend:
     destination: str
     kind: str
     path: str
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One object that one sender owns and is to deliver to one destination."""
-
-    id: int
-    study_id: str
-    destination: str
-    kind: str
-    path: str
-    attempts: int
-    owner: str
 
 
 @dataclass(frozen=True)

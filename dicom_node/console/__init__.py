@@ -1,1 +1,1 @@
-"""What the node tells machines over HTTP on loopback: `/healthz` and Prometheus `/metrics`."""
+"""The node's HTTP port: the reading list for people, `/healthz` and `/metrics` for machines. It only reads."""

@@ -7,18 +7,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dicom_node.base.config import WorklistSection
 from dicom_node.jobs.registry import Registry
+
+FLAG_BOUNDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
 class NodeMetrics(Collector):
-    """Studies, deliveries, queue age, processes and disk. Labels hold states, destinations and process names only."""
+    """Studies, deliveries, queue age, flags, processes, disk. Labels: states, destinations and process names only."""
 
-    def __init__(self, registry: Registry, storage: Path) -> None:
+    def __init__(self, registry: Registry, storage: Path, objective: WorklistSection) -> None:
         self._registry = registry
         self._storage = storage
+        self._objective = objective
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -26,6 +30,7 @@ class NodeMetrics(Collector):
         yield self._deliveries()
         yield self._oldest()
         yield self._processes()
+        yield from self._flags()
         free = shutil.disk_usage(self._storage).free
         yield GaugeMetricFamily("dicom_node_disk_free_bytes", "Free space where the spool lies", value=free)
         paused = len(self._registry.paused())
@@ -53,6 +58,23 @@ class NodeMetrics(Collector):
         age = max(0.0, time.time() - since) if since is not None else 0.0
         words = "Age of the longest waiting study since it was complete"
         return GaugeMetricFamily("dicom_node_queue_oldest_seconds", words, value=age)
+
+    def _flags(self) -> Iterator[Metric]:
+        bounds = sorted({*FLAG_BOUNDS, self._objective.objective_seconds})
+        times = self._registry.flag_times(bounds)
+        words = "From a study's last image to the first acknowledgement of its raised priority"
+        histogram = HistogramMetricFamily("dicom_node_flag_seconds", words)
+        buckets = [(f"{bound:g}", count) for bound, count in times.at_most]
+        histogram.add_metric([], [*buckets, ("+Inf", times.acknowledged)], times.seconds)
+        yield histogram
+        within = dict(times.at_most)[self._objective.objective_seconds]
+        met = within >= self._objective.objective_share * times.acknowledged
+        words = "1 while the share of flags that worklist.objective_share asks for came in time, else 0"
+        yield GaugeMetricFamily("dicom_node_flag_objective_met", words, value=float(met))
+        words = "Raised priorities that no destination has acknowledged yet"
+        yield GaugeMetricFamily("dicom_node_flags_waiting", words, value=times.waiting)
+        words = "Raised priorities that came after the reading had begun or the report was final"
+        yield CounterMetricFamily("dicom_node_flags_too_late", words, value=times.too_late)
 
     def _processes(self) -> Metric:
         words = "Seconds since a process last beat"

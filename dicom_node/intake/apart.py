@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dicom_node.base.events import Event, log
 from dicom_node.base.types import Verdict
 from dicom_node.intake.content import compare
 
@@ -21,9 +22,10 @@ PATIENCE_SECONDS = 600.0
 
 
 def compare_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
-    """Verdicts of the first pairs, in order; None where the disk did not give a file, to be tried again.
+    """Verdicts of the first pairs, in order; None where nothing is known, to be tried again.
 
-    A pair on which the process dies or hangs is quarantined, and nothing is said of those after it.
+    That is where the disk or the memory did not suffice, or the process died. A pair on which it hangs is quarantined.
+    After a pair that ended the process nothing is said of the others.
     """
     questions = "".join(json.dumps([str(first), str(second)]) + "\n" for first, second in pairs)
     command = [sys.executable, "-m", "dicom_node.intake.apart"]
@@ -37,21 +39,26 @@ def compare_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Verdict | None]:
             text=True,
             timeout=PATIENCE_SECONDS,
             check=False,
+            start_new_session=True,  # a Ctrl-C for the node is none for a comparison
         ).stdout
     except subprocess.TimeoutExpired as error:
-        answer = (error.stdout or b"").decode()
+        done = _verdicts((error.stdout or b"").decode(), len(pairs))
+        return [*done[:-1], Verdict.QUARANTINED] if done and done[-1] is None else done
+    except OSError as error:  # no process to be had now
+        log(Event.JOB_FAILED, "warning", job="compare", error=type(error).__name__)
+        return []
     return _verdicts(answer, len(pairs))
 
 
 def _verdicts(answer: str, pairs: int) -> list[Verdict | None]:
-    """What was answered, up to the first pair without an answer, which is quarantined."""
+    """What was answered, up to the first pair without an answer, of which nothing is known."""
     # A decoder in native code may print lines of its own; only whole ones in our form count.
     said = set(answer.split("\n")[:-1])
     verdicts: list[Verdict | None] = []
     for number in range(pairs):
         possible = [word for word in ANSWERS if f"{number} {word}" in said]
         if len(possible) != 1:
-            return [*verdicts, Verdict.QUARANTINED]
+            return [*verdicts, None]
         verdicts.append(ANSWERS[possible[0]])
     return verdicts
 
@@ -62,7 +69,7 @@ def main() -> None:
         first, second = json.loads(line)
         try:
             verdict: str = compare(Path(first), Path(second))
-        except OSError:
+        except (OSError, MemoryError):
             verdict = UNREADABLE
         print(f"{number} {verdict}", flush=True)
 

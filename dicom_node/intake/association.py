@@ -10,12 +10,15 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event as AssociationEvent
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
@@ -57,6 +60,22 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
 
 
+class FurtherServices(Protocol):
+    """Services that the node's AE offers beside Verification and Storage, to the same peers."""
+
+    def contexts(self) -> list[PresentationContext]:
+        """The presentation contexts to add to those that are supported."""
+        ...
+
+    def handlers(self) -> list[evt.EventHandlerType]:
+        """Events and handlers, as pynetdicom's server takes them."""
+        ...
+
+    def answerable(self, message: DIMSEMessage) -> bool:
+        """Whether it is a request of these services with all that an answer needs."""
+        ...
+
+
 @dataclass
 class _Peer:
     """An accepted peer. `recorded`: its opening went to the registrar, so its closing must follow."""
@@ -68,22 +87,30 @@ class _Peer:
 
 
 class StorageProvider:
-    """Verification and Storage SCP (PS3.4 annexes A and B) over one spool."""
+    """Verification and Storage SCP (PS3.4 annexes A and B) over one spool, beside further services if there are any."""
 
     def __init__(
-        self, access: AccessRule, spool: Spool, registrar: Registrar, max_associations: int, max_object_bytes: int
+        self,
+        access: AccessRule,
+        spool: Spool,
+        registrar: Registrar,
+        max_associations: int,
+        max_object_bytes: int,
+        further: FurtherServices | None = None,
     ) -> None:
         self._access = access
         self._spool = spool
         self._registrar = registrar
         self._max_associations = max_associations
         self._max_object_bytes = max_object_bytes
+        self._further = further
         self._peers: dict[Association, _Peer] = {}
         self._lock = threading.Lock()
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """Events and handlers, as pynetdicom's server takes them."""
-        bounds = Bounds(self._max_object_bytes)
+        further = self._further
+        bounds = Bounds(self._max_object_bytes, further.answerable) if further else Bounds(self._max_object_bytes)
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ESTABLISHED, self.on_established),
@@ -92,6 +119,7 @@ class StorageProvider:
             (evt.EVT_DIMSE_RECV, bounds.on_message),
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_C_STORE, self.on_store),
+            *(further.handlers() if further else []),
         ]
 
     def on_requested(self, event: AssociationEvent) -> None:

@@ -83,7 +83,7 @@ def compare(existing: Path, other: Path) -> Verdict:
 
     Duplicate: equal decoded pixels, geometry and labels, in whatever transfer syntax. Correction: equal pixels and
     geometry under another patient, study, series or description. Quarantined: anything else, what cannot be decoded
-    included. Raises OSError when a file cannot be read.
+    included. Raises OSError when a file cannot be read, MemoryError.
     """
     try:
         first, second = _read(existing), _read(other)
@@ -94,7 +94,7 @@ def compare(existing: Path, other: Path) -> Verdict:
         if error.errno is not None:
             raise
         return Verdict.QUARANTINED  # pydicom's own, about what the file holds
-    except (*PARSE_ERRORS, MemoryError):
+    except PARSE_ERRORS:
         return Verdict.QUARANTINED
     return Verdict.DUPLICATE if same else Verdict.CORRECTION
 

@@ -32,6 +32,7 @@ MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEn
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
+ACCESSION_NUMBER = 0x00080050
 PATIENT_NAME = 0x00100010
 PATIENT_ID = 0x00100020
 PATIENT_BIRTH_DATE = 0x00100030
@@ -40,6 +41,7 @@ SERIES_INSTANCE_UID = 0x0020000E
 IDENTIFYING = [
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
+    ACCESSION_NUMBER,
     PATIENT_NAME,
     PATIENT_ID,
     PATIENT_BIRTH_DATE,
@@ -51,6 +53,7 @@ HEADER_BYTES = 4 << 20  # what a parser may be fed
 # What it may make of them. Only references to source images are many in front of the UIDs; each costs up to 6 KB.
 PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
+LONGEST_SH = 16
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
 #: What pydicom raises on hostile bytes (RecursionError, from deep nesting, is a RuntimeError).
@@ -78,13 +81,17 @@ class TooLarge(PermanentError):
 
 @dataclass(frozen=True)
 class Identity:
-    """UIDs as checked text without padding, and the patient key of `prima_core.base.patient`."""
+    """UIDs as checked text without padding, and the patient key of `prima_core.base.patient`.
+
+    accession_number: empty when it is missing or no legal SH (PS3.5 table 6.2-1); it only helps to find the order.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
     patient_key: str
+    accession_number: str = ""
 
     @property
     def image(self) -> bool:
@@ -120,6 +127,7 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes
         study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
         series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
         patient_key=key,
+        accession_number=_accession_number(found),
     )
 
 
@@ -169,6 +177,11 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
 
 def _text(dataset: Dataset, tag: int) -> str:
     return _raw(dataset, tag).decode("latin-1").rstrip("\0 ")
+
+
+def _accession_number(dataset: Dataset) -> str:
+    text = _text(dataset, ACCESSION_NUMBER).strip()
+    return text if len(text) <= LONGEST_SH and text.isascii() and text.isprintable() and "\\" not in text else ""
 
 
 def _uid(dataset: Dataset, tag: int, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Callable
 from io import BytesIO
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ PDU_HEADER = struct.Struct(">BxL")  # PS3.8 9.3.1: type, reserved, length of wha
 A_ASSOCIATE_RQ = 0x01
 NO_DATA_SET = 0x0101  # PS3.7 9.3.1.1, Command Data Set Type (0000,0800)
 MAX_COMMAND_BYTES = 1 << 16  # a command set is a few hundred bytes (PS3.7 6.3)
+MAX_OTHER_BYTES = 4 << 20  # the data set of any request but C-STORE: far above every query and work item
 MAX_WAITING_MESSAGES = 2  # no asynchronous operations are negotiated: one at a time (PS3.7 D.3.3.3)
 INVALID_PDU = "Evt19"  # the state machine's "unrecognized or invalid PDU" (PS3.8 9.2.3): ends in an A-ABORT
 
@@ -73,10 +75,14 @@ class BoundedSocket(socket.socket):
 
 
 class Bounds:
-    """Handlers for what arrives within an association."""
+    """Handlers for what arrives within an association.
 
-    def __init__(self, max_object_bytes: int) -> None:
+    answerable: whether a request of none of the node's storage services can be answered.
+    """
+
+    def __init__(self, max_object_bytes: int, answerable: Callable[[DIMSEMessage], bool] = lambda _: False) -> None:
         self._max_object_bytes = max_object_bytes
+        self._answerable = answerable
 
     def on_pdu(self, event: AssociationEvent) -> None:
         """Before a PDU's fragments are added to the message being received (EVT_PDU_RECV)."""
@@ -85,17 +91,21 @@ class Bounds:
         waiting = dimse.msg_queue.qsize() > MAX_WAITING_MESSAGES
         if waiting or (message is not None and message.encoded_command_set.tell() > MAX_COMMAND_BYTES):
             event.assoc.dul.event_queue.put(INVALID_PDU)
-        elif message is not None and message.data_set is not None and message.data_set.tell() > self._max_object_bytes:
+        elif message is not None and message.data_set is not None and message.data_set.tell() > self._bound(message):
             message.data_set = OversizedDataSet()
 
     def on_message(self, event: AssociationEvent) -> None:
         """Once a message is complete (EVT_DIMSE_RECV): what pynetdicom would leave unanswered ends the association."""
-        if not _answerable(event.message):
+        if not (_answerable(event.message) or self._answerable(event.message)):
             event.assoc.dul.event_queue.put(INVALID_PDU)
+
+    def _bound(self, message: DIMSEMessage) -> int:
+        # pynetdicom gives the message its class when the command set is complete, before any of the data set.
+        return self._max_object_bytes if isinstance(message, C_STORE_RQ) else MAX_OTHER_BYTES
 
 
 def _answerable(message: DIMSEMessage) -> bool:
-    """Whether it is a request of the two services that the node offers, with all that an answer needs."""
+    """Whether it is a request of Verification or Storage, with all that an answer needs."""
     if isinstance(message, C_ECHO_RQ):
         return True
     command = message.command_set

@@ -16,7 +16,7 @@ from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake.access import AccessRule
-from dicom_node.intake.association import StorageProvider
+from dicom_node.intake.association import FurtherServices, StorageProvider
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.presentation import supported_contexts
 from dicom_node.intake.reconcile import reconcile
@@ -38,12 +38,14 @@ def run_receiver(
     registry: Registry,
     stop: threading.Event,
     on_listening: Callable[[], None] = lambda: None,
+    services: FurtherServices | None = None,
 ) -> None:
     """Receive until `stop` is set, then finish what is being stored, write the rows and return.
 
     Before it listens it brings spool and registry into agreement, waiting for the database where necessary.
-    on_listening: called once peers are served. Raises ConfigurationError when the port or a peer's address cannot be
-    used, OSError when the spool cannot, RegistrarEnded when rows can no longer be written.
+    on_listening: called once peers are served. services: what is answered beside Verification and Storage. Raises
+    ConfigurationError when the port or a peer's address cannot be used, OSError when the spool cannot, RegistrarEnded
+    when rows can no longer be written.
     """
     silence_libraries()
     access = AccessRule(configuration)
@@ -51,15 +53,16 @@ def run_receiver(
     spool.prepare()
     boot_id = uuid.uuid4().hex
     try:
-        patiently(partial(registry.close_other_boots, boot_id, time.time()), stop)
         reconcile(spool, registry, configuration.intake.max_object_bytes, stop)
+        # Only now: until their rows are rebuilt, studies that the last receiver was fed must stay open.
+        patiently(partial(registry.close_other_boots, boot_id, time.time()), stop)
     except DATABASE_AWAY:
         return  # told to stop while waiting for the database
     registrar = Registrar(registry, boot_id)
     provider = StorageProvider(
-        access, spool, registrar, configuration.intake.max_associations, configuration.intake.max_object_bytes
+        access, spool, registrar, configuration.intake.max_associations, configuration.intake.max_object_bytes, services
     )
-    listener = open_listener(configuration, provider)
+    listener = open_listener(configuration, provider, services)
     registrar.start()
     listener.start()
     try:
@@ -75,7 +78,9 @@ def run_receiver(
         registrar.stop(STOP_PATIENCE_SECONDS)
 
 
-def open_listener(configuration: Configuration, provider: StorageProvider) -> Listener:
+def open_listener(
+    configuration: Configuration, provider: StorageProvider, services: FurtherServices | None = None
+) -> Listener:
     """A bound server, not yet serving. Raises ConfigurationError when the address cannot be bound."""
     intake, node = configuration.intake, configuration.node
     ae = AE(ae_title=node.ae_title)
@@ -88,7 +93,7 @@ def open_listener(configuration: Configuration, provider: StorageProvider) -> Li
     max_connections = CONNECTIONS_PER_ASSOCIATION * intake.max_associations
     # The provider counts associations; pynetdicom would also count probes and refused peers against them.
     ae.maximum_associations = max_connections
-    ae.supported_contexts = supported_contexts()
+    ae.supported_contexts = [*supported_contexts(), *(services.contexts() if services else [])]
     try:
         listener = Listener(
             ae, (node.bind, node.port), node.ae_title, ae.supported_contexts, evt_handlers=provider.handlers()

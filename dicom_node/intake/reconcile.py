@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import groupby
 
-from dicom_node.base.errors import NotDicom
+from dicom_node.base.errors import ConfigurationError, NotDicom
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
 from dicom_node.intake.registrar import patiently, record
@@ -35,10 +35,15 @@ class Reconciliation:
 def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: threading.Event) -> Reconciliation:
     """Rebuild and mark rows until spool and registry agree.
 
-    Waits for a database that is away; raises its error once `give_up` is set, OSError when the spool cannot be listed.
+    Waits for a database that is away; raises its error once `give_up` is set, OSError when the spool cannot be
+    listed, ConfigurationError when all its files are gone: it is rather not mounted than lost.
     """
     known = patiently(lambda: set(registry.known_paths()), give_up)
     present = set(spool.paths())
+    if known and not present:
+        raise ConfigurationError(
+            f"node.storage: the registry knows {len(known)} received objects and the spool has none; is it mounted?"
+        )
     unreadable: list[str] = []
     recorded = 0
     for group in _groups(_rebuilt(spool, sorted(present - known), max_object_bytes, unreadable)):
@@ -72,5 +77,12 @@ def _rebuilt(spool: Spool, paths: Iterable[str], max_object_bytes: int, unreadab
 
 
 def _groups(arrivals: Iterator[Arrival]) -> Iterator[list[Arrival]]:
-    while group := list(islice(arrivals, GROUP)):
+    """Groups to record at once; a study is never parted, lest it be closed between two of them."""
+    group: list[Arrival] = []
+    for _, of_study in groupby(arrivals, key=lambda arrival: arrival.study_id):
+        group += of_study
+        if len(group) >= GROUP:
+            yield group
+            group = []
+    if group:
         yield group

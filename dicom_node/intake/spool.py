@@ -137,6 +137,7 @@ def arrival_of(
         sop_class_uid=identity.sop_class_uid,
         transfer_syntax_uid=transfer_syntax_uid,
         patient_key=identity.patient_key,
+        accession_number=identity.accession_number,
         digest=digest,
         path=spool_path(identity.study_instance_uid, identity.sop_instance_uid, digest),
         size=size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,6 +20,7 @@ TWO_PATIENTS = (
     "images of two patients arrived under one Study Instance UID; "
     "correct it at the source and send each patient's images under a Study Instance UID of their own"
 )
+CONTRADICTION = "\\"  # no legal accession number, so no order has it
 REOPENED = "an image arrived after the study was closed"
 
 
@@ -71,15 +73,17 @@ class ArrivalBook(Database):
     def mark_lost(self, paths: Sequence[str], at: float) -> None:
         """Note that files are gone from the spool: no longer evidence.
 
-        A study's results are partial while an image of its own has no other file. A disputed object takes the place of
-        the one that it was to be compared with.
+        A study's results are partial while an image of its own has no other file. A duplicate takes its place, or the
+        object that was to be compared with it.
         """
         with self._write() as connection:
             for path in paths:
+                study = connection.scalar(sa.select(instances.c.study_id).where(instances.c.path == path))
+                lock_study(connection, study or "")
                 connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
-                self._promote_disputed(connection, path, at)
+                self._promote_another(connection, path, at)
 
-    def disputed(self, limit: int = 100) -> list[tuple[str, str]]:
+    def disputed(self, limit: int = 20) -> list[tuple[str, str]]:
         """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
         first = instances.alias("first")
         query = (
@@ -104,15 +108,16 @@ class ArrivalBook(Database):
                 .values(standing=Standing(verdict.value))
             )
 
-    def _promote_disputed(self, connection: sa.Connection, lost: str, at: float) -> None:
-        """With the first object gone there is nothing to compare with: the oldest disputed one takes its place."""
+    def _promote_another(self, connection: sa.Connection, lost: str, at: float) -> None:
+        """With the first object gone a copy takes its place, or the oldest of those that it disputed with."""
         uid = connection.scalar(sa.select(instances.c.sop_instance_uid).where(instances.c.path == lost))
         if self._digest_of_first(connection, uid or "") is not None:
             return
         oldest = connection.execute(
             sa.select(instances)
-            .where(instances.c.sop_instance_uid == uid, instances.c.standing == Standing.DISPUTED)
-            .order_by(instances.c.received_at, instances.c.path)
+            .where(instances.c.sop_instance_uid == uid)
+            .where(instances.c.standing.in_([Standing.DUPLICATE, Standing.DISPUTED]))
+            .order_by(instances.c.standing != Standing.DUPLICATE, instances.c.received_at, instances.c.path)
             .limit(1)
         ).one_or_none()
         if oldest is None:
@@ -121,7 +126,7 @@ class ArrivalBook(Database):
         connection.execute(instances.update().where(instances.c.path == oldest.path).values(standing=standing))
         if oldest.image:
             lock_study(connection, oldest.study_id)
-            self._feed_study(connection, oldest.study_id, oldest.patient_key, at)
+            self._feed_study(connection, oldest, at)
 
     def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
         if arrival.urgent:
@@ -137,7 +142,7 @@ class ArrivalBook(Database):
         else:
             connection.execute(instances.update().where(this).values(standing=standing))
         if standing is Standing.CURRENT:
-            self._feed_study(connection, arrival.study_id, arrival.patient_key, arrival.received_at)
+            self._feed_study(connection, arrival, arrival.received_at)
 
     def _ensure_study(self, connection: sa.Connection, arrival: Arrival) -> None:
         created = connection.execute(
@@ -176,11 +181,11 @@ class ArrivalBook(Database):
         return found
 
     @staticmethod
-    def _feed_study(connection: sa.Connection, study_id: str, patient_key: str, at: float) -> None:
-        """What one more image does to its study."""
-        study = connection.execute(sa.select(studies).where(studies.c.id == study_id)).one()
+    def _feed_study(connection: sa.Connection, image: Any, at: float) -> None:
+        """What one more image does to its study. image: an arrival, or its row."""
+        study = connection.execute(sa.select(studies).where(studies.c.id == image.study_id)).one()
         everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
-        if not same_patient(study.patient_key, patient_key):
+        if not same_patient(study.patient_key, image.patient_key):
             if move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None):
                 log(Event.STUDY_DEAD, "error", study=study.id, reason=TWO_PATIENTS)
             return
@@ -189,7 +194,8 @@ class ArrivalBook(Database):
             .where(studies.c.id == study.id)
             .values(
                 last_arrival_at=sa.case((studies.c.last_arrival_at < at, at), else_=studies.c.last_arrival_at),
-                patient_key=merge_patient_keys(study.patient_key, patient_key),
+                patient_key=merge_patient_keys(study.patient_key, image.patient_key),
+                accession_number=_one_of(study.accession_number, image.accession_number),
             )
         )
         if study.state == StudyState.RECEIVING or (study.state == StudyState.DEAD and study.reason == TWO_PATIENTS):
@@ -212,6 +218,11 @@ class ArrivalBook(Database):
             partial_reason=None,
         )
         log(Event.STUDY_REOPENED, study=study.id, revision=revision, state=study.state)
+
+
+def _one_of(known: str, said: str) -> str:
+    """A study's accession number; images that disagree leave it without one for good."""
+    return known if not said or known == said else (said if not known else CONTRADICTION)
 
 
 def _study_of(arrival: Arrival) -> str:

@@ -19,6 +19,7 @@ from dicom_node.base.errors import ConfigurationError, PermanentError
 
 BUSY_SECONDS = 10
 STATEMENT_SECONDS = 60
+LONGEST_WAIT_SECONDS = 86400.0  # nothing in the registry waits longer for its next attempt or the end of its lease
 #: The database cannot be reached, is busy, full or read-only: nothing was changed, and the same call may succeed later.
 DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -113,6 +114,11 @@ def _revision(url: str) -> str | None:
             return MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
+
+
+def is_over(time: sa.ColumnElement[float], at: float) -> sa.ColumnElement[bool]:
+    """Whether a time that something waits for has come: also when it lies so far ahead that the clock was set back."""
+    return sa.or_(time <= at, time > at + LONGEST_WAIT_SECONDS)
 
 
 class Database:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import CLINICAL, Delivery, DeliveryState, StudyState
-from dicom_node.jobs.database import Database
+from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
+from dicom_node.jobs.arrivals import TWO_PATIENTS
+from dicom_node.jobs.database import Database, is_over
+from dicom_node.jobs.flags import change_of_row
 from dicom_node.jobs.tables import deliveries, pauses, results, studies
 from dicom_node.jobs.transitions import move
+from dicom_node.jobs.worklist_tables import changes
 
 EVERYWHERE = "*"
-NOT_CLINICAL = sa.exists().where(results.c.id == deliveries.c.result_id, results.c.training_state != CLINICAL)
+TAKEN = Outcome()
+
+
+def _may_leave(which: Any, clinical_only: bool) -> sa.ColumnElement[bool]:
+    """Whether a delivery of this table or alias is of a clinical model, or the site sends others' results too."""
+    if not clinical_only:
+        return sa.true()
+    of_result = sa.exists().where(results.c.id == which.c.result_id, results.c.training_state != CLINICAL)
+    return ~of_result & ~sa.exists().where(changes.c.id == which.c.change_id, changes.c.nonclinical)
 
 
 class DeliveryBook(Database):
@@ -27,25 +40,27 @@ class DeliveryBook(Database):
         clinical_only: what a model that is not clinical made waits.
         """
         earlier = deliveries.alias("earlier")
+        may_leave = _may_leave(deliveries, clinical_only)
         waits_for_earlier = sa.exists().where(
+            _may_leave(earlier, clinical_only),
             earlier.c.study_id == deliveries.c.study_id,
             earlier.c.destination == deliveries.c.destination,
             earlier.c.id < deliveries.c.id,
             earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
-        # Images of two patients under one study: whatever was made of them stays here.
-        may_leave = ~NOT_CLINICAL if clinical_only else sa.true()
-        of_dead_study = sa.exists().where(studies.c.id == deliveries.c.study_id, studies.c.state == StudyState.DEAD)
+        # Whatever was made of images of two patients stays here.
+        two_patients = sa.and_(studies.c.state == StudyState.DEAD, studies.c.reason == TWO_PATIENTS)
+        of_two_patients = sa.exists().where(studies.c.id == deliveries.c.study_id, two_patients)
         due = sa.or_(
-            sa.and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.next_attempt_at <= at),
-            sa.and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_until < at),
+            sa.and_(deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at)),
+            sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
         )
         with self._write() as connection:
             row = connection.execute(
                 sa.select(deliveries)
                 .where(deliveries.c.destination == destination, due, may_leave)
-                .where(~waits_for_earlier, ~paused, ~of_dead_study)
+                .where(~waits_for_earlier, ~paused, ~of_two_patients)
                 .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)
@@ -57,21 +72,52 @@ class DeliveryBook(Database):
                 .where(deliveries.c.id == row.id)
                 .values(state=DeliveryState.SENDING, owner=owner, lease_until=lease_until, attempts=row.attempts + 1)
             )
+            return self._delivery(connection, row, owner)
+
+    def _delivery(self, connection: sa.Connection, row: Any, owner: str) -> Delivery:
+        change, told = None, None
+        if row.change_id is not None:
+            said = connection.execute(sa.select(changes).where(changes.c.id == row.change_id)).one()
+            study = connection.execute(sa.select(studies).where(studies.c.id == row.study_id)).one()
+            change = change_of_row(said, study.study_instance_uid)
+            if said.undoes is not None:
+                told = Level(connection.scalars(sa.select(changes.c.level).where(changes.c.id == said.undoes)).one())
         return Delivery(
             id=row.id,
             study_id=row.study_id,
             destination=row.destination,
             kind=row.kind,
-            path=row.path,
             attempts=row.attempts + 1,
             owner=owner,
+            path=row.path,
+            change=change,
+            told=told,
         )
 
-    def delivered(self, delivery: Delivery, at: float) -> bool:
-        """Note success; True when this was the last one and the study is delivered now."""
+    def delivered(self, delivery: Delivery, at: float, outcome: Outcome = TAKEN) -> bool:
+        """Note success; True when this was the last object and the study is delivered now."""
         with self._write() as connection:
-            self._end(connection, delivery, DeliveryState.DELIVERED, None, delivered_at=at)
+            state = DeliveryState.DELIVERED if outcome.stands else DeliveryState.WITHDRAWN
+            self._end(connection, delivery, state, outcome.words or None, delivered_at=at)
+            if delivery.change is not None:
+                self._acknowledge(connection, delivery, outcome, at)
+                return False
             return self._close_study(connection, delivery.study_id, at)
+
+    @staticmethod
+    def _acknowledge(connection: sa.Connection, delivery: Delivery, outcome: Outcome, at: float) -> None:
+        """The first acknowledgement of a change ends its clock; what the peer had before is kept for an undo."""
+        row = sa.select(deliveries.c.change_id).where(deliveries.c.id == delivery.id).scalar_subquery()
+        this = changes.c.id == row
+        if outcome.stands:
+            first = sa.and_(this, changes.c.acknowledged_at.is_(None))
+            connection.execute(changes.update().where(first).values(acknowledged_at=at))
+        if outcome.previous is not None:
+            unknown = sa.and_(this, changes.c.previous.is_(None))
+            connection.execute(changes.update().where(unknown).values(previous=outcome.previous))
+        if outcome.reading:
+            begun = sa.and_(studies.c.id == delivery.study_id, studies.c.reading_at.is_(None))
+            connection.execute(studies.update().where(begun).values(reading_at=at))
 
     def postpone(self, delivery: Delivery, error: str, next_attempt_at: float) -> None:
         """Note a failure that may pass."""
@@ -106,10 +152,11 @@ class DeliveryBook(Database):
             return changed.rowcount
 
     def note_held(self, reason: str) -> None:
-        """Say beside every delivery of a model that is not clinical why it waits."""
-        waits = deliveries.c.state == DeliveryState.PENDING
+        """Say beside every object of a model that is not clinical why it waits."""
+        waits = sa.and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.change_id.is_(None))
         with self._write() as connection:
-            connection.execute(deliveries.update().where(waits, NOT_CLINICAL).values(last_error=reason))
+            held = ~_may_leave(deliveries, clinical_only=True)
+            connection.execute(deliveries.update().where(waits, held).values(last_error=reason))
 
     def pause(self, destination: str | None, at: float) -> None:
         """Hold results for one destination, or for all when None. Intake goes on."""

@@ -10,18 +10,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import Claim, DeliveryState, Report, Standing, StudyState, ToSend
-from dicom_node.jobs.database import Database
+from dicom_node.base.orders import Handover
+from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standing, StudyState
+from dicom_node.jobs.database import is_over
+from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
 
+GRACE_SECONDS = 30.0
 CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived or were being compared"
 IMAGES_LOST = "images of the study were received but are missing from the spool"
+IMAGES_ELSEWHERE = "images of the study were received before under another Study Instance UID and are not used here"
 IMAGES_QUARANTINED = "other images arrived under SOP Instance UIDs of this study and were set aside"
 WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
 
 
-class StudyQueue(Database):
+class StudyQueue(FlagBook):
     """Closing, claiming and finishing."""
 
     def close_quiet(self, quiet_since: float, opened_before: float, at: float) -> list[tuple[str, str | None]]:
@@ -68,7 +72,7 @@ class StudyQueue(Database):
         """
         due = sa.or_(
             studies.c.state == StudyState.COMPLETE,
-            sa.and_(studies.c.state == StudyState.FAILED, studies.c.next_attempt_at <= at),
+            sa.and_(studies.c.state == StudyState.FAILED, is_over(studies.c.next_attempt_at, at)),
         )
         with self._write() as connection:
             row = connection.execute(
@@ -128,25 +132,24 @@ class StudyQueue(Database):
         return self._requeue(dead, at, counts=True, max_attempts=max_attempts)
 
     def reclaim_expired(self, at: float, max_attempts: int) -> list[str]:
-        """Return studies to the queue whose owner's lease ran out."""
-        return self._requeue(studies.c.lease_until < at, at, counts=True, max_attempts=max_attempts)
+        """Return studies to the queue whose owner's lease ran out.
+
+        With some grace: an owner that only could not reach the database returns them by itself, and nothing counts.
+        """
+        return self._requeue(
+            is_over(studies.c.lease_until, at - GRACE_SECONDS), at, counts=True, max_attempts=max_attempts
+        )
 
     def finish_reported(
-        self,
-        claim: Claim,
-        report: Report,
-        to_send: Sequence[ToSend],
-        hold: str | None,
-        at: float,
-        set_aside: Sequence[str] = (),
+        self, claim: Claim, report: Report, handover: Handover, at: float, set_aside: Sequence[str] = ()
     ) -> None:
-        """Record the result and its deliveries in one transaction.
+        """Record the result, its deliveries and the priority it gives in one transaction.
 
-        hold: why the result goes nowhere although routes exist. set_aside: why series were
-        not used, one reason a series. Raises LostClaim.
+        set_aside: why series were not used, one reason a series. Raises LostClaim.
         """
         with self._write() as connection:
-            self._finish(connection, claim, StudyState.REPORTED, at, hold, set_aside=_counted(set_aside))
+            reason, series = handover.hold, _counted(set_aside)
+            self._finish(connection, claim, StudyState.REPORTED, at, reason, set_aside=series)
             result = connection.execute(
                 results.insert()
                 .values(
@@ -158,7 +161,9 @@ class StudyQueue(Database):
                     path=report.path,
                     level=report.priority.level,
                     rule=report.priority.rule,
+                    priority_output=report.priority_output,
                     findings=[asdict(finding) for finding in report.findings],
+                    told=[asdict(listener) for listener in handover.told],
                     bundle_id=report.model.bundle_id,
                     device_uid=report.model.device_uid,
                     training_state=report.model.training_state,
@@ -167,7 +172,7 @@ class StudyQueue(Database):
                 )
                 .returning(results.c.id)
             ).scalar_one()
-            for item in to_send:
+            for item in handover.objects:
                 connection.execute(
                     deliveries.insert().values(
                         result_id=result,
@@ -179,6 +184,8 @@ class StudyQueue(Database):
                         next_attempt_at=at,
                     )
                 )
+
+            self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:
         """The model was not made for this study. set_aside: as in `finish_reported`. Raises LostClaim."""
@@ -205,9 +212,12 @@ class StudyQueue(Database):
         with self._read() as connection:
             return connection.execute(query).first() is not None
 
-    def predecessors(self, study: str, revision: int) -> tuple[tuple[str, str, str], ...]:
+    def predecessors(
+        self, study: str, revision: int, *, clinical_only: bool = True
+    ) -> tuple[tuple[str, str, str], ...]:
         """SOP Instance, Series Instance and SOP Class UID of the latest earlier report that left the node or will."""
-        leaves = (deliveries.c.attempts > 0) | (deliveries.c.state != DeliveryState.SET_ASIDE)
+        may = results.c.training_state == CLINICAL if clinical_only else sa.true()
+        leaves = (deliveries.c.attempts > 0) | (may & (deliveries.c.state != DeliveryState.SET_ASIDE))
         sent = sa.exists().where(deliveries.c.result_id == results.c.id, leaves)
         query = (
             sa.select(results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
@@ -276,6 +286,8 @@ def _incomplete(images: Sequence[Any]) -> str | None:
     uids = {standing: {row.sop_instance_uid for row in images if row.standing == standing} for standing in Standing}
     if uids[Standing.LOST] - uids[Standing.CURRENT]:
         return IMAGES_LOST
+    if uids[Standing.CORRECTION] - uids[Standing.CURRENT]:
+        return IMAGES_ELSEWHERE
     return IMAGES_QUARANTINED if uids[Standing.QUARANTINED] else None
 
 

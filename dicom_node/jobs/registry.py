@@ -1,8 +1,9 @@
 """The only owner of study state: SQLite by default, PostgreSQL by URL, the same code.
 
-`arrivals.py` is what the receiver tells it, `queue.py` what the worker asks, `deliveries.py` the outbox, `retries.py`
-what people ask for, `views.py` what they read. Each write is one transaction; each change of state is guarded and
-leaves an event (`transitions.py`).
+`arrivals.py` is what the receiver tells it, `orders.py` what HL7 messages tell, `queue.py` what the worker asks,
+`flags.py` decides what reading priority is told whom, `deliveries.py` is the outbox, `retries.py` what people ask for,
+`views.py` and `reading_list.py` what they read, `workitems.py` keeps Unified Procedure Steps. Each write is one
+transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.deliveries import DeliveryBook
 from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.queue import StudyQueue
+from dicom_node.jobs.reading_list import ReadingList
 from dicom_node.jobs.retries import Retries
 from dicom_node.jobs.views import Views
+from dicom_node.jobs.workitems import WorkitemBook
 
 __all__ = ["DATABASE_AWAY", "Registry"]
 
 
-class Registry(ArrivalBook, StudyQueue, DeliveryBook, Retries, ProcessBook, Views):
+class Registry(ArrivalBook, StudyQueue, DeliveryBook, Retries, ReadingList, WorkitemBook, ProcessBook, Views):
     """Everything the node knows about its studies, by database URL.
 
     Every method may raise one of `DATABASE_AWAY` while the database cannot be reached or is busy.

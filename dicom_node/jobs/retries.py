@@ -13,6 +13,7 @@ from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import deliveries, instances, results
 from dicom_node.jobs.transitions import lock_study, move
+from dicom_node.jobs.worklist_tables import changes
 from prima_core.base.patient import merge_patient_keys, same_patient
 
 ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED)
@@ -20,7 +21,7 @@ ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState
 
 @dataclass(frozen=True)
 class Retried:
-    """What happens now: the study runs again, or so many deliveries of its newest result are due."""
+    """What happens now: the study runs again, or so many deliveries are due."""
 
     queued: bool = False
     deliveries: int = 0
@@ -30,7 +31,7 @@ class Retries(Database):
     """What `dicom-node retry` does."""
 
     def retry(self, study: str, at: float) -> Retried:
-        """Send again what waits or was set aside of a reported study's newest result; else run the study again.
+        """Send again what waits or was set aside of the newest result and priority; else run the study again.
 
         A study with a result is run as a new revision, under the configuration of today: a result that was held or had
         no route may go somewhere then. Nothing is done to a study that waits, runs or is delivered. Raises
@@ -38,8 +39,9 @@ class Retries(Database):
         """
         with self._write() as connection:
             row = lock_study(connection, study)
-            if row is None or StudyState(row.state) not in ENDED:
+            if row is None:
                 return Retried()
+            told = self._tell_again(connection, study, at)
             newest = connection.execute(
                 sa.select(results.c.id, results.c.revision)
                 .where(results.c.study_id == study)
@@ -47,11 +49,22 @@ class Retries(Database):
                 .limit(1)
             ).one_or_none()
             if row.state == StudyState.REPORTED and newest is not None and self._has_deliveries(connection, newest.id):
-                return Retried(deliveries=self._send_again(connection, newest.id, at))
+                return Retried(deliveries=told + self._send_again(connection, newest.id, at))
+            if told or StudyState(row.state) not in ENDED:
+                return Retried(deliveries=told)
             if not self._one_patient(connection, study):
                 raise PermanentError(TWO_PATIENTS)
             self._run_again(connection, row, newest is not None and newest.revision == row.revision, at)
         return Retried(queued=True)
+
+    @staticmethod
+    def _tell_again(connection: sa.Connection, study: str, at: float) -> int:
+        """Make the last change of priority due again where it was set aside; an earlier one is out of date."""
+        last = sa.select(sa.func.max(changes.c.id)).where(changes.c.study_id == study).scalar_subquery()
+        aside = sa.and_(deliveries.c.change_id == last, deliveries.c.state == DeliveryState.SET_ASIDE)
+        return connection.execute(
+            deliveries.update().where(aside).values(state=DeliveryState.PENDING, next_attempt_at=at)
+        ).rowcount
 
     @staticmethod
     def _has_deliveries(connection: sa.Connection, result: int) -> bool:

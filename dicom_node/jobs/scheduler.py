@@ -13,6 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dicom_node.base.config import Configuration
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Verdict
+from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 
 # Verdicts of the first pairs, in order; None where a file could not be read now.
@@ -20,16 +21,17 @@ Compare = Callable[[Sequence[tuple[Path, Path]]], Sequence[Verdict | None]]
 CLOSE_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 RECLAIM_SECONDS = 5.0
-COMPARISONS = 30  # of one pair whose files the disk does not give, before the later object is quarantined
+COMPARISONS = 300  # of one pair of which nothing comes to be known, before the later object is quarantined
 
 
 class Housekeeping:
     """The node's recurring jobs, each of which can also be run by hand in a test."""
 
-    def __init__(self, configuration: Configuration, registry: Registry, compare: Compare) -> None:
+    def __init__(self, configuration: Configuration, registry: Registry, compare: Compare, pulse: Pulse) -> None:
         self._configuration = configuration
         self._registry = registry
         self._compare = compare
+        self._pulse = pulse
         self._unreadable: Counter[str] = Counter()
 
     def scheduler(self) -> BackgroundScheduler:
@@ -45,6 +47,7 @@ class Housekeeping:
 
     def close_quiet_studies(self) -> None:
         """Close what has been quiet long enough, or open too long."""
+        self._pulse.beat()
         now = time.time()
         intake = self._configuration.intake
         closed = self._registry.close_quiet(now - intake.stability_seconds, now - intake.max_open_seconds, now)
@@ -58,16 +61,19 @@ class Housekeeping:
         if not disputed:
             return
         verdicts = self._compare([(spool / first, spool / path) for path, first in disputed])
-        for (path, _), verdict in zip(disputed, verdicts, strict=False):
-            settled = verdict or self._after_failure(path)
+        for (path, first), verdict in zip(disputed, verdicts, strict=False):
+            settled = verdict or self._after_failure(spool, first, path)
             if settled is None:
                 continue
             self._registry.settle(path, settled)
             level = "warning" if settled is Verdict.QUARANTINED else "info"
             log(Event.OBJECT_SETTLED, level, reason=settled.value, path=path)
 
-    def _after_failure(self, path: str) -> Verdict | None:
+    def _after_failure(self, spool: Path, first: str, path: str) -> Verdict | None:
         """None to try once more; a pair that can never be read must not hold up its study and all other pairs."""
+        if not (spool / first).exists() and (spool / path).exists():
+            self._registry.mark_lost([first], time.time())
+            return None
         self._unreadable[path] += 1
         if self._unreadable[path] < COMPARISONS:
             return None

@@ -1,4 +1,6 @@
-"""The registry's tables. Only `registry.py` reads or writes them; `migrations/` builds them.
+"""The registry's tables; those of the worklist are in `worklist_tables.py`. Only the registry reads or writes them.
+
+A delivery takes one object of a result, or one change of a reading priority, to one destination.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -45,6 +47,8 @@ studies = Table(
     Column("received_at", Float, nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("last_arrival_at", Float, nullable=False),
+    Column("accession_number", String(64), nullable=False, default="", index=True),
+    Column("reading_at", Float),
     Column("completed_at", Float),
     Column("finished_at", Float),
     Column("attempts", Integer, nullable=False, default=0),
@@ -65,6 +69,7 @@ instances = Table(
     Column("sop_class_uid", String(64), nullable=False),
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("patient_key", String(200), nullable=False),
+    Column("accession_number", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("calling_ae", String(16), nullable=False),
@@ -100,7 +105,9 @@ results = Table(
     Column("path", String(200), nullable=False),
     Column("level", String(16), nullable=False),
     Column("rule", Text, nullable=False),
+    Column("priority_output", Text, nullable=False, default=""),
     Column("findings", JSON, nullable=False),
+    Column("told", JSON, nullable=False, default=list),
     Column("bundle_id", String(200), nullable=False),
     Column("device_uid", String(64), nullable=False),
     Column("training_state", String(16), nullable=False),
@@ -113,11 +120,12 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("result_id", Integer, ForeignKey("results.id"), nullable=False),
+    Column("result_id", Integer, ForeignKey("results.id")),
+    Column("change_id", Integer, ForeignKey("changes.id")),
     Column("study_id", String(32), ForeignKey("studies.id"), nullable=False),
     Column("destination", String(64), nullable=False),
     Column("kind", String(8), nullable=False),
-    Column("path", String(200), nullable=False),
+    Column("path", String(200)),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt_at", Float, nullable=False),
@@ -126,6 +134,7 @@ deliveries = Table(
     Column("lease_until", Float),
     Column("delivered_at", Float),
     UniqueConstraint("result_id", "destination", "kind"),
+    UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
 )

@@ -20,7 +20,7 @@ ALLOWED: dict[State, frozenset[State]] = {
         {State.REPORTED, State.OUT_OF_SCOPE, State.FAILED, State.DEAD, State.COMPLETE, State.RECEIVING}
     ),
     State.REPORTED: frozenset({State.DELIVERED, State.RECEIVING, State.DEAD, State.COMPLETE}),
-    State.DELIVERED: frozenset({State.RECEIVING, State.REPORTED, State.DEAD, State.COMPLETE}),
+    State.DELIVERED: frozenset({State.RECEIVING, State.DEAD}),
     State.OUT_OF_SCOPE: frozenset({State.RECEIVING, State.COMPLETE, State.DEAD}),
     State.FAILED: frozenset({State.RUNNING, State.COMPLETE, State.RECEIVING, State.DEAD}),
     State.DEAD: frozenset({State.RECEIVING, State.COMPLETE}),

@@ -36,6 +36,7 @@ class StudyView:
     next_attempt_at: float | None
     level: str | None
     rule: str | None
+    priority_output: str | None
     findings: tuple[dict[str, Any], ...]
     report_path: str | None
     report_uid: str | None
@@ -168,6 +169,7 @@ def _view(study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...]) 
         next_attempt_at=study.next_attempt_at,
         level=result.level if result else None,
         rule=result.rule if result else None,
+        priority_output=result.priority_output if result else None,
         findings=tuple(result.findings) if result else (),
         report_path=result.path if result else None,
         report_uid=result.sop_instance_uid if result else None,

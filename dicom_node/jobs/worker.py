@@ -13,7 +13,8 @@ from functools import partial
 
 from dicom_node.base.errors import LostClaim, NodeError, RetriableError, Stopped
 from dicom_node.base.events import Event, log, type_and_place
-from dicom_node.base.types import Claim, Report, ToSend
+from dicom_node.base.orders import Handover
+from dicom_node.base.types import Claim, Report
 from dicom_node.jobs.batches import Prepared, may_take_more, split
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
@@ -22,6 +23,7 @@ from prima_core.base.types import PreparedStudy, StudyPrediction
 
 POLL_SECONDS = 0.5
 LEASE_SECONDS = 60.0
+FAULTS = 3  # studies in a row, each run alone, on which the model fails unexpectedly, before the worker starts afresh
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Stages:
     """The stages between a claim and a result.
 
     prepare: spool files → tokens; raises OutOfScope or another PrimaError. predict: the model, several studies at once.
-    report: a durable document. hand_over: what is sent where, and why the result is held, if it is.
+    report: a durable document. hand_over: what is sent where, and who is told the priority.
     """
 
     prepare: Callable[[Claim], PreparedStudy]
     predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction | PrimaError]]
     report: Callable[[Claim, PreparedStudy, StudyPrediction], Report]
-    hand_over: Callable[[Claim, PreparedStudy, Report], tuple[Sequence[ToSend], str | None]]
+    hand_over: Callable[[Claim, PreparedStudy, Report], Handover]
 
 
 class Worker:
@@ -60,6 +62,8 @@ class Worker:
         self._retry_seconds = retry_seconds
         self._pulse = pulse
         self._held: set[str] = set()
+        self._dropped: set[str] = set()
+        self._faults = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then give back what is not finished.
@@ -74,9 +78,16 @@ class Worker:
                         stop.wait(POLL_SECONDS)
             finally:
                 stop.set()
+                self._release()
         leases.result()
-        for study in self._registry.give_back(self._owner, time.time()):
-            log(Event.STUDY_RELEASED, study=study, reason="the node stops")
+
+    def _release(self) -> None:
+        """Give back everything, however the work ended; with the database away it comes back when the leases end."""
+        try:
+            for study in self._registry.give_back(self._owner, time.time()):
+                log(Event.STUDY_RELEASED, study=study, reason="the worker stops")
+        except DATABASE_AWAY as error:
+            log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
 
     def work_once(self, stop: threading.Event) -> bool:
         """Take what waits now, within the token budget, and finish it; False when nothing waited.
@@ -84,16 +95,23 @@ class Worker:
         An urgent study that comes meanwhile waits for the batch that runs, not for those after it.
         """
         self._pulse.beat()
+        if self._dropped:
+            self._give_back(sorted(self._dropped), "the database went away while it ran")
+            self._dropped.clear()
         try:
             held, claimed = self._take(stop)
             batches = split(held, self._token_budget)
             while batches and not stop.is_set():
                 self._run(batches.pop(0))
                 if batches and not batches[0][0].claim.urgent and self._registry.urgent_waits():
-                    self._give_back([item.claim.study_id for batch in batches for item in batch])
+                    waiting = [item.claim.study_id for batch in batches for item in batch]
+                    self._give_back(waiting, "an urgent study goes first")
                     break
+        except DATABASE_AWAY:
+            self._dropped |= self._held
+            raise
         finally:
-            self._held.clear()  # what was not finished (the database went away) comes back when its lease runs out
+            self._held.clear()
         return claimed
 
     def _work_if_reachable(self, stop: threading.Event) -> bool:
@@ -103,9 +121,9 @@ class Worker:
             log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
             return False
 
-    def _give_back(self, held: Sequence[str]) -> None:
+    def _give_back(self, held: Sequence[str], reason: str) -> None:
         for study in self._registry.give_back(self._owner, time.time(), held):
-            log(Event.STUDY_RELEASED, study=study, reason="an urgent study goes first")
+            log(Event.STUDY_RELEASED, study=study, reason=reason)
 
     def _take(self, stop: threading.Event) -> tuple[list[Prepared], bool]:
         held: list[Prepared] = []
@@ -130,6 +148,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - out of memory and every fault of the model ends the batch, not the node
             self._run_alone(batch, error)
             return
+        self._faults = 0
         for item, prediction in zip(batch, predictions, strict=True):
             with self._ending(item.claim):
                 if isinstance(prediction, PrimaError):
@@ -137,8 +156,11 @@ class Worker:
                 self._finish(item, prediction)
 
     def _run_alone(self, batch: Sequence[Prepared], error: Exception) -> None:
-        """Nobody answers for what a companion brought down."""
+        """Nobody answers for what a companion brought down, nor for a device that fails every study."""
         if len(batch) == 1:
+            self._faults += 1
+            if self._faults >= FAULTS:
+                raise error  # a fresh process gets a fresh device; what it held comes back to the queue
             self._fail(batch[0].claim, error)
             return
         log(Event.JOB_FAILED, "warning", job="batch", count=len(batch), error=type_and_place(error))
@@ -148,9 +170,9 @@ class Worker:
     def _finish(self, item: Prepared, prediction: StudyPrediction) -> None:
         claim = item.claim
         report = self._stages.report(claim, item.study, prediction)
-        to_send, hold = self._stages.hand_over(claim, item.study, report)
+        handover = self._stages.hand_over(claim, item.study, report)
         set_aside = [entry.reason for entry in item.study.set_aside]
-        self._registry.finish_reported(claim, report, to_send, hold, time.time(), set_aside)
+        self._registry.finish_reported(claim, report, handover, time.time(), set_aside)
         log(
             Event.STUDY_REPORTED,
             study=claim.study_id,
@@ -160,8 +182,8 @@ class Worker:
             precision=report.precision,
             bundle=report.model.bundle_id,
         )
-        if hold:
-            log(Event.RESULT_HELD, "warning", study=claim.study_id, reason=hold)
+        if handover.hold:
+            log(Event.RESULT_HELD, "warning", study=claim.study_id, reason=handover.hold)
 
     @contextmanager
     def _ending(self, claim: Claim) -> Iterator[None]:
@@ -186,7 +208,7 @@ class Worker:
         if not isinstance(error, NodeError | PrimaError):
             log(Event.STUDY_FAILED, "error", study=claim.study_id, error=type_and_place(error))
         permanent = isinstance(error, PrimaError) or (isinstance(error, NodeError) and not error.retriable)
-        # A full disk or a database that is away says nothing of the study: it is tried until it succeeds.
+        # A full disk says nothing of the study: it is tried until it succeeds.
         counts = not isinstance(error, RetriableError | OSError)
         if permanent or (counts and claim.attempts >= self._max_attempts):
             self._end(claim, Event.STUDY_DEAD, reason, self._registry.finish_dead)

@@ -1,32 +1,38 @@
-"""Works off the registry's deliveries: one thread a destination, so that a dead one holds up nobody else."""
+"""Works off the registry's deliveries: one thread a destination, so that a dead one holds up nobody else.
+
+How an object or a priority gets to its destination is the business of the function that the destination is given.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.config import AnyDestination, Configuration, Destination
 from dicom_node.base.errors import LostClaim, NodeError, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
-from dicom_node.base.types import Delivery
+from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
-Send = Callable[[Path, Destination, str], None]
+Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
+TIMEOUTS_PER_ATTEMPT = 6  # connecting, sending and the answer, each at most twice
 
 
 class Outbox:
     """Delivers what the registry holds, with exponential back-off; permanent refusals are set aside for a person."""
 
-    def __init__(self, configuration: Configuration, registry: Registry, send: Send, owner: str) -> None:
+    def __init__(
+        self, configuration: Configuration, registry: Registry, senders: Mapping[str, Send], owner: str
+    ) -> None:
+        """senders: one for the name of each destination."""
         self._configuration = configuration
         self._registry = registry
-        self._send = send
+        self._senders = senders
         self._owner = owner
 
     def run(self, stop: threading.Event) -> None:
@@ -41,7 +47,7 @@ class Outbox:
         for thread in threads:
             thread.result()
 
-    def _serve(self, destination: Destination, stop: threading.Event) -> None:
+    def _serve(self, destination: AnyDestination, stop: threading.Event) -> None:
         try:
             while not stop.is_set():
                 if not self._deliver_if_reachable(destination):
@@ -50,19 +56,21 @@ class Outbox:
             stop.set()
             raise
 
-    def _deliver_if_reachable(self, destination: Destination) -> bool:
+    def _deliver_if_reachable(self, destination: AnyDestination) -> bool:
         try:
             return self.deliver_next(destination)
         except DATABASE_AWAY as error:
             log(Event.JOB_FAILED, "warning", job="outbox", error=type(error).__name__)
             return False
 
-    def deliver_next(self, destination: Destination) -> bool:
+    def deliver_next(self, destination: AnyDestination) -> bool:
         """Try the next due delivery; False when none is due."""
-        lease = time.time() + destination.timeout_seconds * 4 + LEASE_MARGIN_SECONDS
-        clinical_only = not self._configuration.model.allow_nonclinical
+        lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_ATTEMPT + LEASE_MARGIN_SECONDS
+        allowed = self._configuration.model.allow_nonclinical
+        if not isinstance(destination, Destination):
+            allowed = allowed and self._configuration.worklist.allow_nonclinical
         delivery = self._registry.claim_delivery(
-            self._owner, destination.name, lease, time.time(), clinical_only=clinical_only
+            self._owner, destination.name, lease, time.time(), clinical_only=not allowed
         )
         if delivery is None:
             return False
@@ -72,22 +80,27 @@ class Outbox:
             log(Event.CLAIM_LOST, "warning", study=delivery.study_id, reason=str(error))
         return True
 
-    def _attempt(self, delivery: Delivery, destination: Destination) -> None:
-        path = self._configuration.node.outgoing / delivery.path
+    def _attempt(self, delivery: Delivery, destination: AnyDestination) -> None:
         try:
-            self._send(path, destination, self._configuration.node.ae_title)
+            outcome = self._senders[destination.name](delivery)
         except NodeError as error:
             self._note_failure(delivery, destination, error)
         except Exception as error:  # noqa: BLE001 - the peer's edge: a fault must not end this destination's thread
             log(Event.JOB_FAILED, "error", job="outbox", error=type_and_place(error))
             self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
-            complete = self._registry.delivered(delivery, time.time())
-            log(Event.DELIVERY_DONE, study=delivery.study_id, destination=destination.name, attempts=delivery.attempts)
+            complete = self._registry.delivered(delivery, time.time(), outcome)
+            log(
+                Event.DELIVERY_DONE,
+                study=delivery.study_id,
+                destination=destination.name,
+                attempts=delivery.attempts,
+                reason=outcome.words or None,
+            )
             if complete:
                 log(Event.STUDY_DELIVERED, study=delivery.study_id)
 
-    def _note_failure(self, delivery: Delivery, destination: Destination, error: NodeError) -> None:
+    def _note_failure(self, delivery: Delivery, destination: AnyDestination, error: NodeError) -> None:
         fields = {"study": delivery.study_id, "destination": destination.name, "reason": str(error)}
         if error.retriable:
             wait = back_off(delivery.attempts, destination)
@@ -98,7 +111,7 @@ class Outbox:
             log(Event.DELIVERY_SET_ASIDE, "error", **fields)
 
 
-def back_off(attempts: int, destination: Destination) -> float:
+def back_off(attempts: int, destination: AnyDestination) -> float:
     """Seconds until the next attempt: doubling from the first, capped, with up to a tenth of jitter."""
     doubled = destination.first_retry_seconds * 2.0 ** min(attempts - 1, 30)
     return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, 1.1)

@@ -14,6 +14,7 @@ from pynetdicom.association import Association
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.base.orders import Delivery, Outcome
 
 SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
@@ -30,6 +31,21 @@ UNREADABLE = (  # what pydicom raises for a malformed object
     ValueError,
     struct.error,
 )
+
+
+class StoreScu:
+    """Takes objects to one destination."""
+
+    def __init__(self, destination: Destination, outgoing: Path, calling_ae: str) -> None:
+        self._destination = destination
+        self._outgoing = outgoing
+        self._calling_ae = calling_ae
+
+    def __call__(self, delivery: Delivery) -> Outcome:
+        """One attempt. Raises what `store` raises."""
+        assert delivery.path is not None
+        store(self._outgoing / delivery.path, self._destination, self._calling_ae)
+        return Outcome()
 
 
 def store(path: Path, destination: Destination, calling_ae: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import filecmp
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -168,8 +168,8 @@ class _Unreadable(Exception):
     """A file that is no usable DICOM instance; the message is the reason."""
 
 
-def read_headers(files: Iterable[Path]) -> StudyFiles:
-    """Read the headers of one study's files.
+def read_headers(files: Iterable[Path], on_file: Callable[[], None] = lambda: None) -> StudyFiles:
+    """Read the headers of one study's files; `on_file` hears of each.
 
     Raises OutOfScope when the files belong to two studies or none of them is readable, TwoPatients, and the machine's
     own trouble (MemoryError, an OSError with an errno): a file that cannot be read now is not a damaged one.
@@ -177,6 +177,7 @@ def read_headers(files: Iterable[Path]) -> StudyFiles:
     images: list[ImageHeader] = []
     reasons: dict[str, int] = {}
     for path in files:
+        on_file()
         try:
             images.append(read_image_header(path))
         except _Unreadable as error:

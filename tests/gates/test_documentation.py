@@ -29,7 +29,8 @@ def commands() -> set[str]:
     names = set()
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         if not command.hidden:
-            names |= {f"{name} {sub}" for sub in getattr(command, "commands", {})} or {name}
+            below = {f"{name} {sub}" for sub in getattr(command, "commands", {})}
+            names |= below | ({name} if not below or command.invoke_without_command else set())
     return names
 
 

@@ -33,10 +33,14 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "scope": (config.ScopeSection, table["scope"]),
         "scope.exclude": (config.Exclusion, table["scope"]["exclude"]),
         "destinations": (config.Destination, table["destinations"][0]),
+        "destinations, hl7": (config.Hl7Destination, table["destinations"][1]),
+        "destinations, ups": (config.UpsDestination, table["destinations"][2]),
         "routes": (config.Route, table["routes"][0]),
         "routes.exclude": (config.Exclusion, table["routes"][0]["exclude"]),
         "report": (config.ReportSection, table["report"]),
         "worklist": (config.WorklistSection, table["worklist"]),
+        "worklist.rules": (config.FindingRule, table["worklist"]["rules"][0]),
+        "hl7": (config.Hl7Listener, table["hl7"]),
     }
 
 
@@ -51,7 +55,7 @@ def missing_keys(text: str) -> list[str]:
 
 def test_every_section_is_looked_at() -> None:
     table = tomllib.loads(EXAMPLE.read_text())
-    looked_at = {name.split(".")[0] for name in sections(table)}
+    looked_at = {re.split("[.,]", name)[0] for name in sections(table)}
     assert looked_at == keys_of(Configuration)
 
 
@@ -68,7 +72,7 @@ def test_a_planted_omission_is_found(key: str) -> None:
 def test_the_example_is_a_correct_configuration_with_the_defaults() -> None:
     loaded = load_configuration(EXAMPLE)
     default = Configuration()
-    site_specific = {"peers", "storage", "bundle"}
-    for name in ("node", "intake", "model", "scope", "report", "worklist"):
+    site_specific = {"peers", "storage", "bundle", "rules"}
+    for name in ("node", "intake", "model", "scope", "report", "worklist", "hl7"):
         section = getattr(loaded, name).model_dump(exclude=site_specific)
         assert section == getattr(default, name).model_dump(exclude=site_specific), name

@@ -309,10 +309,17 @@ WITHOUT_DELAY = (evt.EVT_CONN_OPEN, _send_at_once)
 
 
 def to_toml(table: dict[str, dict[str, Any]], destinations: Sequence[dict[str, Any]] = ()) -> str:
-    """Sections of plain values and the destinations, as a configuration file. JSON's scalars and lists are TOML's."""
+    """Sections of plain values, lists and tables, and the destinations, as a configuration file."""
     parts = [("[" + name + "]", section) for name, section in table.items()]
     parts += [("[[destinations]]", one) for one in destinations]
     return "\n".join(
-        "\n".join([head, *(f"{key} = {json.dumps(value)}" for key, value in section.items()), ""])
+        "\n".join([head, *(f"{key} = {_toml_value(value)}" for key, value in section.items()), ""])
         for head, section in parts
     )
+
+
+def _toml_value(value: Any) -> str:
+    """JSON's scalars are TOML's; its objects are not."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml_value(one)}" for key, one in value.items()) + "}"
+    return f"[{', '.join(map(_toml_value, value))}]" if isinstance(value, list | tuple) else json.dumps(value)

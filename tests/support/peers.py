@@ -31,6 +31,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicom_node.base.config import Configuration, configuration_from
+from dicom_node.intake.association import FurtherServices
 from dicom_node.intake.receiver import run_receiver
 from dicom_node.intake.spool import Spool
 from dicom_node.jobs.database import migrate
@@ -152,12 +153,19 @@ def read_rows(configuration: Configuration, table: sa.Table = instances) -> list
 
 
 @contextmanager
-def receiver(folder: Path, registry: Registry | None = None, **intake: Any) -> Iterator[RunningReceiver]:
+def receiver(
+    folder: Path, registry: Registry | None = None, services: FurtherServices | None = None, **intake: Any
+) -> Iterator[RunningReceiver]:
     """A receiver on a free port, stopped gracefully at the end."""
     configuration = configuration_for(folder, free_port(), **intake)
     registry = registry or Registry(configuration.node.database_url)
     stop = threading.Event()
-    thread = threading.Thread(target=run_receiver, args=(configuration, registry, stop), name="receiver")
+    thread = threading.Thread(
+        target=run_receiver,
+        args=(configuration, registry, stop),
+        kwargs={"services": services},
+        name="receiver",
+    )
     thread.start()
     try:
         wait_until(lambda: listening(configuration.node.port) or not thread.is_alive(), "receiver listens")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from dicom_node.base.types import Arrival, Finding, Level, ModelIdentity, Priority, Report
+from dicom_node.base.orders import Handover
+from dicom_node.base.types import Arrival, Finding, Level, ModelIdentity, Priority, Report, ToSend
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 
@@ -32,6 +33,7 @@ def arrival(number: int, *, study: str = "1.2.3", at: float = 100.0, content: st
         "sop_class_uid": MR,
         "transfer_syntax_uid": "1.2.840.10008.1.2.1",
         "patient_key": "p::",
+        "accession_number": "",
         "digest": digest,
         "path": f"{study}/{number}.{digest[:8]}.dcm",
         "size": 10,
@@ -43,6 +45,12 @@ def arrival(number: int, *, study: str = "1.2.3", at: float = 100.0, content: st
     return Arrival(**(values | changes))  # type: ignore[arg-type]
 
 
+def handover(*destinations: str, path: str = "report.dcm", **changes: object) -> Handover:
+    """A report for these destinations; `changes` are fields of the handover."""
+    objects = tuple(ToSend(name, "sr", path) for name in destinations)
+    return Handover(objects, **changes)  # type: ignore[arg-type]
+
+
 def report(study: str = "1.2.3", revision: int = 1) -> Report:
     """A finished report with one finding."""
     return Report(
@@ -52,6 +60,7 @@ def report(study: str = "1.2.3", revision: int = 1) -> Report:
         path=f"{study}.{revision}.dcm",
         findings=(Finding("tumor_adult_glioma", "393564001", "SCT", "Glioma", 1.5, False),),
         priority=Priority(Level.URGENT, "priority head: high → urgent"),
+        priority_output="high",
         model=MODEL,
         precision="fp32",
         created_at=200.0,

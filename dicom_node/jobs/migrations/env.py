@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from dicom_node.jobs.database import open_engine
-from dicom_node.jobs.tables import metadata
+from dicom_node.jobs.worklist_tables import metadata
 
 MIGRATION_LOCK = 0x7072696D61  # any number that nobody else uses: "prima"
 

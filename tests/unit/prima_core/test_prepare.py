@@ -29,7 +29,7 @@ def test_a_study_becomes_patches_in_three_planes(tmp_path: Path) -> None:
     study = prepare_study(write_study(tmp_path), on_progress=lambda n, total: done.append((n, total)))
     assert [series.name for series in study.series] == ["AX_FLAIR", "SAG_T1", "COR_T2"]
     assert [series.thin_axis for series in study.series] == [0, 2, 1]
-    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert done[-3:] == [(1, 3), (2, 3), (3, 3)]
     assert study.description == "MRI BRAIN"
     for series in study.series:
         distinct = np.unique(series.token_ids)

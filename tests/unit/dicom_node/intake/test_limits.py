@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import struct
 from collections.abc import Iterator
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pynetdicom.dimse_messages import C_FIND_RQ, C_STORE_RQ, N_ACTION_RQ, N_CREATE_RQ, DIMSEMessage
 
-from dicom_node.intake.limits import MAX_PDU_BYTES, BoundedSocket, OversizedDataSet
+from dicom_node.intake.limits import (
+    INVALID_PDU,
+    MAX_OTHER_BYTES,
+    MAX_PDU_BYTES,
+    BoundedSocket,
+    Bounds,
+    OversizedDataSet,
+)
 
 
 @pytest.fixture
@@ -79,3 +91,43 @@ def test_an_oversized_data_set_keeps_nothing() -> None:
     sink = OversizedDataSet()
     assert sink.write(b"x" * 1000) == 1000
     assert sink.getvalue() == b""
+
+
+def received(message: DIMSEMessage) -> Any:
+    """The event of a PDU, or of a complete message, on an association that receives the message."""
+    dimse = SimpleNamespace(message=message, msg_queue=queue.Queue())
+    return SimpleNamespace(
+        message=message, assoc=SimpleNamespace(dimse=dimse, dul=SimpleNamespace(event_queue=queue.Queue()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "kept"),
+    [
+        (C_STORE_RQ, MAX_OTHER_BYTES + 1, True),
+        (C_STORE_RQ, 2 * MAX_OTHER_BYTES + 1, False),
+        (C_FIND_RQ, MAX_OTHER_BYTES, True),
+        (C_FIND_RQ, MAX_OTHER_BYTES + 1, False),
+        (N_CREATE_RQ, MAX_OTHER_BYTES + 1, False),
+        (N_ACTION_RQ, MAX_OTHER_BYTES + 1, False),
+    ],
+)
+def test_only_an_object_to_be_stored_may_be_large(kind: type[DIMSEMessage], size: int, kept: bool) -> None:
+    message = kind()
+    message.data_set = BytesIO()
+    message.data_set.seek(size)
+    Bounds(2 * MAX_OTHER_BYTES).on_pdu(received(message))
+    assert isinstance(message.data_set, OversizedDataSet) is not kept
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_request_of_another_service_is_let_through_where_that_can_answer_it(answered: bool) -> None:
+    event = received(C_FIND_RQ())
+    Bounds(1 << 20, lambda message: answered and message is event.message).on_message(event)
+    assert list(event.assoc.dul.event_queue.queue) == ([] if answered else [INVALID_PDU])
+
+
+def test_without_other_services_their_requests_end_the_association() -> None:
+    event = received(C_FIND_RQ())
+    Bounds(1 << 20).on_message(event)
+    assert list(event.assoc.dul.event_queue.queue) == [INVALID_PDU]

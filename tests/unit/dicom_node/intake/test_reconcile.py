@@ -6,6 +6,7 @@ import errno
 import hashlib
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy.exc import OperationalError
 
+from dicom_node.base.errors import ConfigurationError
 from dicom_node.base.types import Arrival
+from dicom_node.intake import reconcile as reconciliation
 from dicom_node.intake.identity import read_identity
 from dicom_node.intake.reconcile import Reconciliation, reconcile
 from dicom_node.intake.spool import Spool, arrival_of
@@ -95,6 +98,25 @@ def test_rows_without_files_are_marked_lost_and_found_again(node: Node) -> None:
     gone.write_bytes(content)
     assert node.reconcile() == Reconciliation(recorded=1, lost=0, unreadable=0)
     assert node.standings()[node.arrivals[1].path] == "current"
+
+
+def test_a_spool_without_any_file_is_not_mounted_rather_than_lost(node: Node) -> None:
+    node.registry.record_arrivals(node.arrivals)
+    for arrival in node.arrivals:
+        (node.spool.folder / arrival.path).unlink()
+    with pytest.raises(ConfigurationError, match="is it mounted"):
+        node.reconcile()
+    assert set(node.standings().values()) == {"current"}
+
+
+def test_a_study_is_recorded_whole(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "GROUP", 1)
+    same = [replace(arrival, study_instance_uid="1.2") for arrival in node.arrivals]
+    monkeypatch.setattr(node.spool, "read", lambda path, _: next(one for one in same if one.path == path))
+    recorded: list[int] = []
+    monkeypatch.setattr(node.registry, "record_arrivals", lambda arrivals: recorded.append(len(arrivals)))
+    node.reconcile()
+    assert recorded == [3]
 
 
 def test_a_damaged_file_is_moved_aside_and_the_rest_recorded(node: Node) -> None:

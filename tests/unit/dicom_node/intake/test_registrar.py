@@ -21,6 +21,7 @@ def arrival(number: int, association_id: str = "a") -> Arrival:
         sop_class_uid="1.5",
         transfer_syntax_uid="1.2.840.10008.1.2",
         patient_key="",
+        accession_number="",
         digest="d",
         path=f"study/{number}.dcm",
         size=1,

@@ -56,6 +56,6 @@ def test_an_earlier_versions_registry_is_brought_up_by_serve_only(
     database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate(database_url)
-    monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _: "0002")
+    monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _: "9999")
     with pytest.raises(PermanentError, match=r"earlier version.*dicom-node serve"):
         check_schema(database_url)

@@ -10,14 +10,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from dicom_node.base.errors import LostClaim, PermanentError
-from dicom_node.base.types import StudyState, ToSend, Verdict, study_id
+from dicom_node.base.types import StudyState, Verdict, study_id
 from dicom_node.jobs.database import migrate, open_engine
-from dicom_node.jobs.queue import CLOSED_BY_CAP, IMAGES_QUARANTINED
+from dicom_node.jobs.queue import CLOSED_BY_CAP, IMAGES_ELSEWHERE, IMAGES_QUARANTINED
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.retries import Retried
 from dicom_node.jobs.tables import metadata, studies
 from dicom_node.jobs.transitions import ALLOWED, move
-from support.studies import MODEL, SR, arrival, report
+from support.studies import MODEL, SR, arrival, handover, report
 
 STUDY = study_id("1.2.3")
 
@@ -36,9 +36,7 @@ def complete(registry: Registry, uid: str = "1.2.3", at: float = 100.0, **change
 def run_and_report(registry: Registry, uid: str = "1.2.3", *destinations: str) -> None:
     claim = registry.claim("w", 1e9, 300)
     assert claim is not None
-    registry.finish_reported(
-        claim, report(uid, claim.revision), [ToSend(d, "sr", "report.dcm") for d in destinations], None, 400
-    )
+    registry.finish_reported(claim, report(uid, claim.revision), handover(*destinations), 400)
 
 
 def test_migrations_build_exactly_the_declared_tables(database_url: str) -> None:
@@ -122,10 +120,10 @@ def test_only_the_owner_may_finish(registry: Registry) -> None:
     complete(registry)
     claim = registry.claim("first", 150, 140)
     assert claim is not None
-    assert registry.reclaim_expired(at=151, max_attempts=3) == [STUDY]
-    assert registry.claim("second", 1e9, 152) is not None
+    assert registry.reclaim_expired(at=181, max_attempts=3) == [STUDY]
+    assert registry.claim("second", 1e9, 182) is not None
     with pytest.raises(LostClaim):
-        registry.finish_reported(claim, report(), [], None, 160)
+        registry.finish_reported(claim, report(), handover(), 160)
     assert state(registry) == "running"
 
 
@@ -136,7 +134,7 @@ def test_a_late_image_makes_a_new_revision_and_the_old_run_is_void(registry: Reg
     registry.record_arrivals([arrival(2, at=145)])
     assert state(registry) == "receiving"
     with pytest.raises(LostClaim):
-        registry.finish_reported(claim, report(), [], None, 160)
+        registry.finish_reported(claim, report(), handover(), 160)
     registry.close_quiet(150, 0, 180)
     again = registry.claim("w", 1e9, 181)
     assert again is not None
@@ -223,6 +221,69 @@ def test_a_lost_object_that_is_no_evidence_makes_nothing_partial(registry: Regis
     assert claim.partial_reason is None
 
 
+def test_a_copy_takes_the_place_of_a_lost_file(registry: Registry) -> None:
+    copy = arrival(1, content="other")
+    registry.record_arrivals([arrival(1), copy])
+    registry.settle(copy.path, Verdict.DUPLICATE)
+    registry.mark_lost([arrival(1).path], 150)
+    assert registry.standings(STUDY) == {"lost": 1, "current": 1}
+    registry.close_quiet(200, 0, 200)
+    claim = registry.claim("w", 1e9, 201)
+    assert claim is not None
+    assert ([path for _, path in claim.images], claim.partial_reason) == ([copy.path], None)
+
+
+def test_images_that_are_on_record_under_another_study_make_the_result_partial(registry: Registry) -> None:
+    again = arrival(1, study="1.9", sop_instance_uid=arrival(1).sop_instance_uid, content="other")
+    registry.record_arrivals([arrival(1)])
+    registry.record_arrivals([again, arrival(2, study="1.9")])
+    registry.settle(again.path, Verdict.CORRECTION)
+    registry.close_quiet(200, 0, 200)
+    claims = [registry.claim("w", 1e9, 201) for _ in range(2)]
+    reasons = {claim.study_instance_uid: claim.partial_reason for claim in claims if claim}
+    assert reasons == {"1.2.3": None, "1.9": IMAGES_ELSEWHERE}
+
+
+def test_a_clock_that_was_set_back_postpones_nothing_for_long(registry: Registry) -> None:
+    complete(registry, at=1e8)
+    claim = registry.claim("w", 1e8 + 60, 1e8)
+    assert claim is not None
+    assert registry.reclaim_expired(at=1000, max_attempts=3) == [STUDY]
+    run_and_report(registry, "1.2.3", "a")
+    delivery = registry.claim_delivery("o", "a", 1.00006e06, 1e6)
+    assert delivery is not None
+    registry.postpone(delivery, "down", 1e8)
+    assert registry.claim_delivery("o", "a", 1060, 1000) is not None
+
+
+def test_a_report_that_may_not_leave_does_not_hold_up_its_successor(registry: Registry) -> None:
+    complete(registry)
+    claim = registry.claim("w", 1e9, 300)
+    assert claim is not None
+    registry.finish_reported(
+        claim, replace(report(), model=replace(MODEL, training_state="phantom")), handover("a"), 400
+    )
+    registry.record_arrivals([arrival(2, at=500)])
+    registry.close_quiet(500, 0, 530)
+    assert registry.predecessors(STUDY, 2) == ()
+    assert registry.predecessors(STUDY, 2, clinical_only=False) != ()
+    run_and_report(registry, "1.2.3", "a")
+    delivery = registry.claim_delivery("o", "a", 660, 600)
+    assert delivery is not None
+    assert registry.delivered(delivery, 610)
+
+
+def test_a_study_that_ended_for_another_reason_keeps_its_earlier_report_on_its_way(registry: Registry) -> None:
+    complete(registry)
+    run_and_report(registry, "1.2.3", "a")
+    registry.record_arrivals([arrival(2, at=500)])
+    registry.close_quiet(500, 0, 530)
+    claim = registry.claim("w", 1e9, 540)
+    assert claim is not None
+    registry.finish_dead(claim, "AccessionNumber is unusable", 550)
+    assert registry.claim_delivery("o", "a", 660, 600) is not None
+
+
 def test_a_quarantined_image_makes_the_result_partial(registry: Registry) -> None:
     registry.record_arrivals([arrival(1), arrival(1, content="other")])
     registry.settle(arrival(1, content="other").path, Verdict.QUARANTINED)
@@ -281,7 +342,7 @@ def test_what_is_delivered_or_waits_is_not_retried(registry: Registry) -> None:
     complete(registry)
     assert registry.retry(STUDY, 200) == Retried()
     run_and_report(registry, "1.2.3", "a")
-    delivery = registry.claim_delivery("o", "a", 1e9, 500)
+    delivery = registry.claim_delivery("o", "a", 560, 500)
     assert delivery is not None
     registry.delivered(delivery, 510)
     assert registry.retry(STUDY, 600) == Retried()
@@ -290,18 +351,18 @@ def test_what_is_delivered_or_waits_is_not_retried(registry: Registry) -> None:
 def test_a_superseded_report_is_not_sent_after_its_successor(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a")
-    old = registry.claim_delivery("o", "a", 1e9, 500)
+    old = registry.claim_delivery("o", "a", 560, 500)
     assert old is not None
     registry.set_aside(old, "refused")
     registry.record_arrivals([arrival(2, at=600)])
     registry.close_quiet(600, 0, 630)
     run_and_report(registry, "1.2.3", "a")
     assert registry.predecessors(STUDY, 2) != (), "the refused report may be there"
-    new = registry.claim_delivery("o", "a", 1e9, 700)
+    new = registry.claim_delivery("o", "a", 760, 700)
     assert new is not None
     registry.set_aside(new, "refused")
     assert registry.retry(STUDY, 800) == Retried(deliveries=1)
-    again = registry.claim_delivery("o", "a", 1e9, 800)
+    again = registry.claim_delivery("o", "a", 860, 800)
     assert again is not None
     assert again.id == new.id
 
@@ -377,11 +438,11 @@ def test_a_lost_file_makes_the_result_partial_and_its_return_heals_it(registry: 
 def test_a_study_is_delivered_when_every_destination_has_it(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a", "b")
-    first = registry.claim_delivery("o", "a", 1e9, 500)
-    second = registry.claim_delivery("o", "b", 1e9, 500)
+    first = registry.claim_delivery("o", "a", 560, 500)
+    second = registry.claim_delivery("o", "b", 560, 500)
     assert first is not None
     assert second is not None
-    assert registry.claim_delivery("o", "a", 1e9, 500) is None
+    assert registry.claim_delivery("o", "a", 560, 500) is None
     assert not registry.delivered(first, 510)
     assert registry.delivered(second, 511)
     assert state(registry) == "delivered"
@@ -390,34 +451,34 @@ def test_a_study_is_delivered_when_every_destination_has_it(registry: Registry) 
 def test_a_postponed_delivery_waits_and_a_refused_one_needs_a_person(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a")
-    delivery = registry.claim_delivery("o", "a", 1e9, 500)
+    delivery = registry.claim_delivery("o", "a", 560, 500)
     assert delivery is not None
     registry.postpone(delivery, "down", 600)
-    assert registry.claim_delivery("o", "a", 1e9, 599) is None
-    delivery = registry.claim_delivery("o", "a", 1e9, 600)
+    assert registry.claim_delivery("o", "a", 659, 599) is None
+    delivery = registry.claim_delivery("o", "a", 660, 600)
     assert delivery is not None
     assert delivery.attempts == 2
     registry.set_aside(delivery, "refused")
-    assert registry.claim_delivery("o", "a", 1e9, 1e6) is None
+    assert registry.claim_delivery("o", "a", 1.00006e06, 1e6) is None
     assert registry.retry(STUDY, 700) == Retried(deliveries=1)
-    assert registry.claim_delivery("o", "a", 1e9, 700) is not None
+    assert registry.claim_delivery("o", "a", 760, 700) is not None
 
 
 def test_reports_of_one_study_reach_a_destination_in_order(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a")
-    first = registry.claim_delivery("o", "a", 1e9, 500)
+    first = registry.claim_delivery("o", "a", 560, 500)
     assert first is not None
     registry.postpone(first, "down", 1000)
     complete_again = arrival(2, at=500)
     registry.record_arrivals([complete_again])
     registry.close_quiet(500, 0, 530)
     run_and_report(registry, "1.2.3", "a")
-    assert registry.claim_delivery("o", "a", 1e9, 600) is None
-    first = registry.claim_delivery("o", "a", 1e9, 1000)
+    assert registry.claim_delivery("o", "a", 660, 600) is None
+    first = registry.claim_delivery("o", "a", 1060, 1000)
     assert first is not None
     assert not registry.delivered(first, 1001)
-    second = registry.claim_delivery("o", "a", 1e9, 1002)
+    second = registry.claim_delivery("o", "a", 1062, 1002)
     assert second is not None
     assert registry.delivered(second, 1003)
 
@@ -427,7 +488,7 @@ def test_a_report_of_a_study_that_became_dead_is_not_sent(registry: Registry) ->
     run_and_report(registry, "1.2.3", "a")
     registry.record_arrivals([arrival(2, at=500, patient_key="someone else::")])
     assert state(registry) == "dead"
-    assert registry.claim_delivery("o", "a", 1e9, 600) is None
+    assert registry.claim_delivery("o", "a", 660, 600) is None
 
 
 def test_what_a_model_made_that_is_not_clinical_waits_for_permission(registry: Registry) -> None:
@@ -435,13 +496,13 @@ def test_what_a_model_made_that_is_not_clinical_waits_for_permission(registry: R
     claim = registry.claim("w", 1e9, 300)
     assert claim is not None
     made = replace(report(), model=replace(MODEL, training_state="phantom"))
-    registry.finish_reported(claim, made, [ToSend("a", "sr", "report.dcm")], None, 400)
-    assert registry.claim_delivery("o", "a", 1e9, 500) is None
+    registry.finish_reported(claim, made, handover("a"), 400)
+    assert registry.claim_delivery("o", "a", 560, 500) is None
     registry.note_held("held: its model is not clinical")
     found = registry.study("1.2.3")
     assert found is not None
     assert found.deliveries[0].last_error == "held: its model is not clinical"
-    assert registry.claim_delivery("o", "a", 1e9, 500, clinical_only=False) is not None
+    assert registry.claim_delivery("o", "a", 560, 500, clinical_only=False) is not None
 
 
 def test_a_database_describes_one_storage_folder(registry: Registry) -> None:
@@ -461,22 +522,22 @@ def test_a_pause_holds_one_destination_or_all(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a", "b")
     registry.pause("a", 1)
-    assert registry.claim_delivery("o", "a", 1e9, 500) is None
-    assert registry.claim_delivery("o", "b", 1e9, 500) is not None
+    assert registry.claim_delivery("o", "a", 560, 500) is None
+    assert registry.claim_delivery("o", "b", 560, 500) is not None
     registry.resume("a")
     registry.pause(None, 2)
     assert registry.paused() == ["*"]
-    assert registry.claim_delivery("o", "a", 1e9, 500) is None
+    assert registry.claim_delivery("o", "a", 560, 500) is None
     registry.resume(None)
-    assert registry.claim_delivery("o", "a", 1e9, 500) is not None
+    assert registry.claim_delivery("o", "a", 560, 500) is not None
 
 
 def test_a_sender_that_died_leaves_nothing_behind(registry: Registry) -> None:
     complete(registry)
     run_and_report(registry, "1.2.3", "a")
-    assert registry.claim_delivery("node-outbox-1", "a", 1e9, 500) is not None
+    assert registry.claim_delivery("node-outbox-1", "a", 560, 500) is not None
     registry.return_deliveries("node-outbox-")
-    assert registry.claim_delivery("node-outbox-2", "a", 1e9, 500) is not None
+    assert registry.claim_delivery("node-outbox-2", "a", 560, 500) is not None
 
 
 def test_every_change_of_state_leaves_an_event(registry: Registry) -> None:

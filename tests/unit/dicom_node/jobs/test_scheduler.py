@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.types import Verdict
 from dicom_node.jobs import scheduler as scheduling
+from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from support.studies import arrival, new_registry
@@ -32,7 +33,7 @@ def never(_: object) -> list[Verdict | None]:
 
 def test_quiet_studies_are_closed(registry: Registry, tmp_path: Path) -> None:
     registry.record_arrivals([arrival(1)])
-    Housekeeping(configured(tmp_path), registry, never).close_quiet_studies()
+    Housekeeping(configured(tmp_path), registry, never, Pulse()).close_quiet_studies()
     assert registry.state_counts()["complete"] == 1
 
 
@@ -46,15 +47,25 @@ def test_disputes_are_settled_by_comparing_the_files(registry: Registry, tmp_pat
         return [Verdict.CORRECTION]
 
     configuration = configured(tmp_path)
-    Housekeeping(configuration, registry, compare).settle_disputes()
+    Housekeeping(configuration, registry, compare, Pulse()).settle_disputes()
     assert asked == [(configuration.node.spool / first.path, configuration.node.spool / second.path)]
     assert registry.standings(first.study_id) == {"current": 1, "correction": 1}
+
+
+def test_the_good_copy_takes_the_place_of_a_first_file_that_is_gone(registry: Registry, tmp_path: Path) -> None:
+    first, second = arrival(1), arrival(1, content="other")
+    registry.record_arrivals([first, second])
+    there = configured(tmp_path).node.spool / second.path
+    there.parent.mkdir(parents=True)
+    there.touch()
+    Housekeeping(configured(tmp_path), registry, lambda _: [None], Pulse()).settle_disputes()
+    assert registry.standings(first.study_id) == {"lost": 1, "current": 1}
 
 
 def test_a_pair_that_can_never_be_read_is_quarantined_in_the_end(registry: Registry, tmp_path: Path) -> None:
     first, second = arrival(1), arrival(1, content="other")
     registry.record_arrivals([first, second])
-    jobs = Housekeeping(configured(tmp_path), registry, lambda pairs: [None] * len(pairs))
+    jobs = Housekeeping(configured(tmp_path), registry, lambda pairs: [None] * len(pairs), Pulse())
     for _ in range(scheduling.COMPARISONS - 1):
         jobs.settle_disputes()
     assert registry.standings(first.study_id) == {"current": 1, "disputed": 1}
@@ -66,7 +77,7 @@ def test_a_study_whose_worker_fell_silent_is_taken_back(registry: Registry, tmp_
     registry.record_arrivals([arrival(1)])
     registry.close_quiet(200, 0, 200)
     registry.claim("w", lease_until=201, at=200)
-    Housekeeping(configured(tmp_path), registry, never).reclaim_lost_studies()
+    Housekeeping(configured(tmp_path), registry, never, Pulse()).reclaim_lost_studies()
     assert registry.state_counts()["complete"] == 1
 
 
@@ -82,7 +93,7 @@ def test_a_failing_job_is_logged_and_runs_again(
 
     registry.record_arrivals([arrival(1), arrival(1, content="other")])
     with capture_logs() as lines:
-        scheduler = Housekeeping(configured(tmp_path), registry, compare).scheduler()
+        scheduler = Housekeeping(configured(tmp_path), registry, compare, Pulse()).scheduler()
         scheduler.start()
         try:
             assert all(twice.acquire(timeout=60) for _ in range(2))

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from dicom_node.base.errors import DiskFull, ReportError, Stopped
-from dicom_node.base.types import Claim, ToSend
+from dicom_node.base.orders import Handover
+from dicom_node.base.types import Claim
 from dicom_node.jobs import worker as working
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
 from prima_core.base.errors import OutOfScope, PrimaError
 from prima_core.base.types import PreparedSeries, PreparedStudy, StudyPrediction
-from support.studies import arrival, new_registry, report
+from support.studies import arrival, handover, new_registry, report
 
 
 class Model:
@@ -29,9 +31,7 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.stages = Stages(
-            self.prepare, self.predict, self.report, lambda *_: ([ToSend("pacs", "sr", "report.dcm")], None)
-        )
+        self.stages = Stages(self.prepare, self.predict, self.report, lambda *_: handover("pacs"))
 
     def prepare(self, claim: Claim) -> PreparedStudy:
         ids = np.zeros(40, np.int64)
@@ -67,8 +67,14 @@ def queue(registry: Registry, *uids: str, urgent: str = "") -> None:
         registry.close_quiet(at, 0, at)
 
 
+def new_worker(registry: Registry, stages: Stages, budget: int = 100, retry_seconds: float = 0.0) -> Worker:
+    return Worker(
+        registry, stages, owner="w", token_budget=budget, max_attempts=2, retry_seconds=retry_seconds, pulse=Pulse()
+    )
+
+
 def work(registry: Registry, stages: Stages, *, rounds: int = 1, budget: int = 100) -> None:
-    worker = Worker(registry, stages, owner="w", token_budget=budget, max_attempts=2, retry_seconds=0.0, pulse=Pulse())
+    worker = new_worker(registry, stages, budget)
     for _ in range(rounds):
         worker.work_once(threading.Event())
 
@@ -195,6 +201,37 @@ def test_an_urgent_study_that_comes_meanwhile_waits_for_one_batch_only(registry:
     assert found.attempts == 0
 
 
+def test_a_database_that_goes_away_costs_the_study_no_attempt(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(registry, "1.2.3")
+    worker = new_worker(registry, Model().stages)
+    with monkeypatch.context() as away:
+        away.setattr(registry, "finish_reported", raises(OperationalError("UPDATE", {}, Exception("away"))))
+        with pytest.raises(OperationalError):
+            worker.work_once(threading.Event())
+    assert state(registry, "1.2.3")[0] == "running"
+    worker.work_once(threading.Event())
+    found = registry.study("1.2.3")
+    assert found is not None
+    assert (found.state, found.attempts) == ("reported", 1)
+
+
+def test_a_device_that_fails_every_study_ends_the_worker_and_not_the_studies(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3", "1.4")
+    worker = new_worker(registry, replace(Model().stages, predict=raises(RuntimeError("CUDA error"))), 10, 60.0)
+    stop = threading.Event()
+    with pytest.raises(RuntimeError, match="CUDA"):
+        worker.run(stop)
+    states = [registry.study(f"1.{number}") for number in (1, 2, 3, 4)]
+    assert [(found.state, found.attempts) for found in states if found] == [
+        ("failed", 1),
+        ("failed", 1),
+        ("complete", 0),
+        ("complete", 0),
+    ]
+
+
 def test_the_thread_that_keeps_the_leases_takes_the_worker_down_with_it(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,5 +308,5 @@ def test_a_stopping_worker_gives_back_what_it_holds(registry: Registry) -> None:
 
 def test_a_held_result_is_reported_but_goes_nowhere(registry: Registry) -> None:
     queue(registry, "1.2.3")
-    work(registry, replace(Model().stages, hand_over=lambda *_: ([], "result held: the model is untrained")))
+    work(registry, replace(Model().stages, hand_over=lambda *_: Handover(hold="result held: the model is untrained")))
     assert state(registry, "1.2.3") == ("reported", "result held: the model is untrained")

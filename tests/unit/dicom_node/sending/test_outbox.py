@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.base.config import Configuration, Destination, configuration_from
+from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
-from dicom_node.base.types import ToSend
+from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.jobs.registry import Registry
-from dicom_node.sending.outbox import Outbox, back_off
-from support.studies import arrival, new_registry, report
+from dicom_node.sending.outbox import Outbox, Send, back_off
+from support.studies import arrival, handover, new_registry, report
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def registry(tmp_path: Path) -> Registry:
     made.close_quiet(100, 0, 130)
     claim = made.claim("w", 1e12, 140)
     assert claim is not None
-    made.finish_reported(claim, report(), [ToSend(name, "sr", report().path) for name in ("a", "b")], None, 150)
+    made.finish_reported(claim, report(), handover("a", "b", path=report().path), 150)
     return made
 
 
@@ -41,10 +41,14 @@ class Peers:
         self.errors = errors
         self.got: list[tuple[str, str]] = []
 
-    def __call__(self, path: Path, destination: Destination, _calling_ae: str) -> None:
-        if destination.name in self.errors:
-            raise self.errors[destination.name]
-        self.got.append((destination.name, path.name))
+    def __call__(self, delivery: Delivery) -> Outcome:
+        if delivery.destination in self.errors:
+            raise self.errors[delivery.destination]
+        self.got.append((delivery.destination, delivery.path or ""))
+        return Outcome()
+
+    def senders(self) -> dict[str, Send]:
+        return {"a": self, "b": self}
 
 
 def deliveries(registry: Registry) -> dict[str, tuple[str, int, str | None]]:
@@ -55,7 +59,7 @@ def deliveries(registry: Registry) -> dict[str, tuple[str, int, str | None]]:
 
 def test_everything_due_is_sent_once(registry: Registry, tmp_path: Path) -> None:
     configuration, peers = configured(tmp_path), Peers()
-    outbox = Outbox(configuration, registry, peers, "o")
+    outbox = Outbox(configuration, registry, peers.senders(), "o")
     for destination in configuration.destinations:
         assert outbox.deliver_next(destination)
         assert not outbox.deliver_next(destination)
@@ -68,7 +72,7 @@ def test_everything_due_is_sent_once(registry: Registry, tmp_path: Path) -> None
 def test_a_peer_that_is_down_gets_everything_afterwards_once(registry: Registry, tmp_path: Path) -> None:
     configuration = configured(tmp_path, first_retry_seconds=0.01)
     peers = Peers(a=PeerUnreachable("down"))
-    outbox = Outbox(configuration, registry, peers, "o")
+    outbox = Outbox(configuration, registry, peers.senders(), "o")
     first = configuration.destinations[0]
     assert outbox.deliver_next(first)
     assert deliveries(registry)["a"] == ("pending", 1, "down")
@@ -81,7 +85,7 @@ def test_a_peer_that_is_down_gets_everything_afterwards_once(registry: Registry,
 
 def test_a_refusal_is_set_aside_for_a_person(registry: Registry, tmp_path: Path) -> None:
     configuration = configured(tmp_path)
-    outbox = Outbox(configuration, registry, Peers(a=PeerRefused("not this class")), "o")
+    outbox = Outbox(configuration, registry, Peers(a=PeerRefused("not this class")).senders(), "o")
     assert outbox.deliver_next(configuration.destinations[0])
     assert not outbox.deliver_next(configuration.destinations[0])
     assert deliveries(registry)["a"] == ("set_aside", 1, "not this class")
@@ -90,7 +94,7 @@ def test_a_refusal_is_set_aside_for_a_person(registry: Registry, tmp_path: Path)
 def test_an_error_nobody_thought_of_does_not_end_the_sending(registry: Registry, tmp_path: Path) -> None:
     configuration = configured(tmp_path)
     peers = Peers(a=ZeroDivisionError("PatientName"))
-    outbox = Outbox(configuration, registry, peers, "o")
+    outbox = Outbox(configuration, registry, peers.senders(), "o")
     assert outbox.deliver_next(configuration.destinations[0])
     assert deliveries(registry)["a"] == ("pending", 1, "unexpected ZeroDivisionError")
 
@@ -98,14 +102,17 @@ def test_an_error_nobody_thought_of_does_not_end_the_sending(registry: Registry,
 def test_a_dead_destination_does_not_hold_up_another(registry: Registry, tmp_path: Path) -> None:
     release, sent = threading.Event(), threading.Event()
 
-    def send(_path: Path, destination: Destination, _ae: str) -> None:
-        if destination.name == "a":
-            assert release.wait(60)
-        else:
-            sent.set()
+    def hangs(_: Delivery) -> Outcome:
+        assert release.wait(60)
+        return Outcome()
+
+    def works(_: Delivery) -> Outcome:
+        sent.set()
+        return Outcome()
 
     stop = threading.Event()
-    runner = threading.Thread(target=Outbox(configured(tmp_path), registry, send, "o").run, args=(stop,))
+    outbox = Outbox(configured(tmp_path), registry, {"a": hangs, "b": works}, "o")
+    runner = threading.Thread(target=outbox.run, args=(stop,))
     runner.start()
     try:
         assert sent.wait(60)
@@ -113,6 +120,19 @@ def test_a_dead_destination_does_not_hold_up_another(registry: Registry, tmp_pat
         stop.set()
         release.set()
         runner.join()
+
+
+def test_a_thread_that_ends_by_a_bug_ends_the_process(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(registry, "claim_delivery", broken)
+    stop = threading.Event()
+    with pytest.raises(KeyError):
+        Outbox(configured(tmp_path), registry, Peers().senders(), "o").run(stop)
+    assert stop.is_set()
 
 
 def test_the_wait_doubles_up_to_its_cap(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""Whether the node is well, from what its processes last said in the registry."""
+
+from __future__ import annotations
+
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
+
+STALE_SECONDS = 30.0
+NO_DATABASE = "the registry's database does not answer"
+EXPECTED = ("receiver", "scheduler", "worker")
+
+
+def health_problems(registry: Registry, now: float) -> list[str]:
+    """What is wrong now, in words; empty when the node is well."""
+    try:
+        seen = {process.name: process for process in registry.processes()}
+    except DATABASE_AWAY:
+        return [NO_DATABASE]
+    problems = []
+    for name in EXPECTED:
+        if name not in seen:
+            problems.append(f"the {name} has not started")
+        elif now - seen[name].beat_at > STALE_SECONDS:
+            problems.append(f"the {name} has not been heard of for {now - seen[name].beat_at:.0f} s")
+        elif seen[name].status != "ready":
+            problems.append(f"the {name} is {seen[name].status}")
+    return problems

@@ -1,0 +1,302 @@
+"""Reading priorities that destinations are told: never lower than what is known, once each, and always undoable.
+
+A change is decided whenever something it rests on changes: a result, an order, a person's wish. It is written down with
+its deliveries in the transaction of its cause.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.base.errors import PermanentError
+from dicom_node.base.events import Event, log
+from dicom_node.base.orders import Listener, PriorityChange, WorklistEvent
+from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level
+from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_to_json
+from dicom_node.jobs.tables import deliveries, results, studies
+from dicom_node.jobs.transitions import lock_study
+from dicom_node.jobs.worklist_tables import changes
+
+MODEL, PERSON = "model", "person"
+KEY_LENGTH = 20
+NOT_CLINICAL = "the model is not clinical and worklist.allow_nonclinical is not set"
+UNDONE = "a person took the priority back"
+NOT_RAISED = "the result asks for nothing higher than what is known"
+UNKNOWN = "the order does not say what its priority is, so nothing higher can be told from lower"
+NOBODY = "no destination is told reading priorities"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be told whom now. change: None with the reason in `note`."""
+
+    change: PriorityChange | None
+    listeners: tuple[Listener, ...] = ()
+    note: str = ""
+
+
+def needing(
+    level: Level, ordered: Level | None, told: Mapping[str, Level], listeners: Sequence[Listener], has_order: bool
+) -> tuple[Listener, ...]:
+    """The listeners whom a level is news to.
+
+    ordered: the order's priority, None where nobody said it. told: what each was told last. A UPS peer is asked for the
+    present priority when it is told; an HL7 peer cannot be, so without one it is told the top level alone, if at all.
+    """
+    return tuple(one for one in listeners if _is_news(level, ordered, told.get(one.name), one, has_order))
+
+
+def _is_news(level: Level, ordered: Level | None, told: Level | None, listener: Listener, has_order: bool) -> bool:
+    known = [one for one in (ordered, told) if one is not None]
+    if any(level.severity <= one.severity for one in known) or level is Level.ROUTINE:
+        return False
+    if listener.kind == "ups" or (has_order and ordered is not None):
+        return True
+    return has_order and listener.top_level_if_unknown and level is Level.CRITICAL
+
+
+class FlagBook(OrderBook):
+    """Changes of reading priority."""
+
+    def apply_message(self, message: int, events: Sequence[WorklistEvent], at: float, *, nonclinical: bool) -> None:
+        """Do what a kept message says, all of it or nothing, and tell what follows from it for the studies it touches.
+
+        nonclinical: whether a model that is not clinical may move the worklist. Raises PermanentError when it would
+        have to guess.
+        """
+        with self._write() as connection:
+            for study in sorted(self._apply(connection, message, events, at)):
+                self._flag(connection, study, at, nonclinical=nonclinical)
+
+    def plan_priority(self, study: str, at: float, *, nonclinical: bool) -> Plan:
+        """What the node would tell now if it had told nobody anything yet. Changes nothing."""
+        with self._read() as connection:
+            row = connection.execute(sa.select(studies).where(studies.c.id == study)).one()
+            return self._plan(connection, row, at, {}, nonclinical=nonclinical)
+
+    def raise_priority(self, study: str, level: Level, listeners: Sequence[Listener], at: float) -> Plan:
+        """A person's wish: every listener is told, the order's silence notwithstanding. Raises PermanentError."""
+        with self._write() as connection:
+            row = lock_study(connection, study)
+            match = self._match(connection, row)
+            standing = self._standing_level(connection, row, match)
+            if standing is not None and level.severity <= standing.severity:
+                raise PermanentError(f"the study's priority is {standing} already; a priority is never lowered")
+            able = tuple(one for one in listeners if one.kind == "ups" or match.order is not None)
+            change = self._change(connection, row, match, level, f"raised to {level} by a person", at)
+            self._queue(connection, row, change, able, source=PERSON)
+            return Plan(change, able, "" if match.order else match.note)
+
+    def undo_priority(self, study: str, at: float) -> Plan:
+        """Take the last change back where it was told, while it still stands. Raises PermanentError."""
+        with self._write() as connection:
+            row = lock_study(connection, study)
+            last = self._last_standing(connection, study)
+            if last is None:
+                raise PermanentError("the node changed no priority of this study, or it was undone already")
+            match = self._match(connection, row)
+            told = self._withdraw(connection, last)
+            level = Level(last.previous) if last.previous else None
+            if told and level is None:
+                raise PermanentError("what the priority was before is not known; change it where it is kept")
+            if not self._still_stands(match, last):
+                told = ()
+            change = self._change(connection, row, match, level or Level.ROUTINE, "undone by a person", at, undo=True)
+            self._queue(connection, row, change, told, source=PERSON, undoes=last)
+            return Plan(change, told, "" if told else "nobody has to be told")
+
+    def _flag(self, connection: sa.Connection, study: str, at: float, *, nonclinical: bool) -> None:
+        row = lock_study(connection, study)
+        told = self._told(connection, study)
+        plan = self._plan(connection, row, at, told, nonclinical=nonclinical)
+        if plan.change is None:
+            return
+        result = self._result(connection, row)
+        self._queue(connection, row, plan.change, plan.listeners, source=MODEL, result=result)
+        log(Event.PRIORITY_RAISED, study=study, priority=plan.change.level.value, count=len(plan.listeners))
+
+    def _plan(
+        self, connection: sa.Connection, study: Any, at: float, told: Mapping[str, Level], *, nonclinical: bool
+    ) -> Plan:
+        result = self._result(connection, study)
+        if result is None:
+            return Plan(None)
+        if result.training_state != CLINICAL and not nonclinical:
+            return Plan(None, note=NOT_CLINICAL)
+        level, listeners = Level(result.level), [Listener(**one) for one in result.told]
+        undone = self._undone_level(connection, study.id)
+        if undone is not None and level.severity <= undone.severity:
+            return Plan(None, note=UNDONE)
+        match = self._match(connection, study)
+        ordered = match.order.priority if match.order else None
+        news = needing(level, ordered, told, listeners, match.order is not None)
+        if not news:
+            return Plan(None, note=_why_not(level, ordered, listeners, match))
+        return Plan(self._change(connection, study, match, level, result.rule, at, result=result), news)
+
+    def _change(
+        self,
+        connection: sa.Connection,
+        study: Any,
+        match: Match,
+        level: Level,
+        rule: str,
+        at: float,
+        *,
+        result: Any = None,
+        undo: bool = False,
+    ) -> PriorityChange:
+        return PriorityChange(
+            key=uuid.uuid4().hex[:KEY_LENGTH],
+            study_instance_uid=study.study_instance_uid,
+            level=level,
+            previous=self._standing_level(connection, study, match),
+            rule=rule,
+            at=at,
+            order=match.order,
+            findings=tuple(Finding(**finding) for finding in result.findings) if result is not None else (),
+            undo=undo,
+            marking=marking_of(result.training_state) if result is not None else "",
+        )
+
+    def _queue(
+        self,
+        connection: sa.Connection,
+        study: Any,
+        change: PriorityChange,
+        listeners: Sequence[Listener],
+        *,
+        source: str,
+        result: Any = None,
+        undoes: Any = None,
+    ) -> None:
+        row = connection.scalar(
+            changes.insert()
+            .values(
+                key=change.key,
+                study_id=study.id,
+                result_id=result.id if result is not None else None,
+                undoes=undoes.id if undoes is not None else None,
+                source=source,
+                level=change.level,
+                previous=change.previous,
+                rule=change.rule,
+                marking=change.marking,
+                nonclinical=bool(change.marking),
+                findings=[asdict(finding) for finding in change.findings],
+                order=order_to_json(change.order) if change.order else None,
+                at=change.at,
+                last_image_at=study.last_arrival_at,
+            )
+            .returning(changes.c.id)
+        )
+        for listener in listeners:
+            connection.execute(
+                deliveries.insert().values(
+                    change_id=row,
+                    study_id=study.id,
+                    destination=listener.name,
+                    kind=listener.kind,
+                    state=DeliveryState.PENDING,
+                    next_attempt_at=change.at,
+                )
+            )
+
+    @staticmethod
+    def _result(connection: sa.Connection, study: Any) -> Any:
+        """The result of the study as it is now."""
+        query = sa.select(results).where(results.c.study_id == study.id, results.c.revision == study.revision)
+        return connection.execute(query).one_or_none()
+
+    @staticmethod
+    def _told(connection: sa.Connection, study: str) -> dict[str, Level]:
+        """What each destination was told last, or will be."""
+        query = (
+            sa.select(deliveries.c.destination, changes.c.level)
+            .join(changes, changes.c.id == deliveries.c.change_id)
+            .where(changes.c.study_id == study, deliveries.c.state != DeliveryState.WITHDRAWN)
+            .order_by(changes.c.id)
+        )
+        return {row.destination: Level(row.level) for row in connection.execute(query)}
+
+    def _standing_level(self, connection: sa.Connection, study: Any, match: Match) -> Level | None:
+        """The highest of what the order says and what the node told last; None where nobody said anything."""
+        last = self._last_standing(connection, study.id)
+        known = [Level(last.level)] if last is not None else []
+        if match.order is not None and match.order.priority is not None:
+            known.append(match.order.priority)
+        return max(known, key=lambda level: level.severity, default=None)
+
+    @staticmethod
+    def _last_standing(connection: sa.Connection, study: str) -> Any:
+        """The last change that is neither an undo nor undone."""
+        undo = changes.alias("undo")
+        query = (
+            sa.select(changes)
+            .where(changes.c.study_id == study, changes.c.undoes.is_(None))
+            .where(~sa.exists().where(undo.c.undoes == changes.c.id))
+            .order_by(changes.c.id.desc())
+            .limit(1)
+        )
+        return connection.execute(query).one_or_none()
+
+    @staticmethod
+    def _undone_level(connection: sa.Connection, study: str) -> Level | None:
+        """The highest level that a person took back."""
+        undo = changes.alias("undo")
+        query = sa.select(changes.c.level).join(undo, undo.c.undoes == changes.c.id).where(changes.c.study_id == study)
+        undone = [Level(level) for level in connection.scalars(query)]
+        return max(undone, key=lambda level: level.severity, default=None)
+
+    @staticmethod
+    def _withdraw(connection: sa.Connection, change: Any) -> tuple[Listener, ...]:
+        """Stop what waits; returns those who were told, or may have been."""
+        mine = deliveries.c.change_id == change.id
+        rows = connection.execute(sa.select(deliveries).where(mine).order_by(deliveries.c.id)).all()
+        waits = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SET_ASIDE])
+        connection.execute(deliveries.update().where(mine, waits).values(state=DeliveryState.WITHDRAWN))
+        told = [row for row in rows if row.attempts > 0 and row.state != DeliveryState.SET_ASIDE]
+        return tuple(Listener(row.destination, row.kind) for row in told)
+
+    @staticmethod
+    def _still_stands(match: Match, change: Any) -> bool:
+        """Whether nobody gave the order another priority since: it has ours, or still the one from before."""
+        now = match.order.priority if match.order is not None else None
+        return now is None or now in (change.level, change.previous)
+
+
+def marking_of(training_state: str) -> str:
+    """What must stand beside a result of a model in this state; empty for a clinical one."""
+    return "" if training_state == CLINICAL else f"{training_state} model, not for clinical use"
+
+
+def change_of_row(row: Any, study_instance_uid: str) -> PriorityChange:
+    """The value of a row of `changes`."""
+    return PriorityChange(
+        key=row.key,
+        study_instance_uid=study_instance_uid,
+        level=Level(row.level),
+        previous=Level(row.previous) if row.previous else None,
+        rule=row.rule,
+        at=row.at,
+        order=order_from_json(row.order) if row.order else None,
+        findings=tuple(Finding(**finding) for finding in row.findings),
+        undo=row.undoes is not None,
+        marking=row.marking,
+    )
+
+
+def _why_not(level: Level, ordered: Level | None, listeners: Sequence[Listener], match: Match) -> str:
+    """Why nobody is told, in words; empty for a study that is routine anyway."""
+    if level is Level.ROUTINE:
+        return ""
+    if not listeners:
+        return NOBODY
+    if match.order is None:
+        return match.note
+    return UNKNOWN if ordered is None else NOT_RAISED

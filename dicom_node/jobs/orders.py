@@ -1,0 +1,307 @@
+"""Orders as HL7 messages tell them, and which study each one belongs to.
+
+A study has an order only where exactly one can be meant and the patient is the same: nothing moves the wrong study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.base.errors import PermanentError
+from dicom_node.base.orders import (
+    FinalReport,
+    Order,
+    OrderAction,
+    OrderReceived,
+    OrderStatus,
+    Patient,
+    PatientCorrected,
+    PatientsMerged,
+    WorklistEvent,
+)
+from dicom_node.base.types import Level
+from dicom_node.jobs.database import Database
+from dicom_node.jobs.tables import studies
+from dicom_node.jobs.worklist_tables import final_reports, merges, messages, orders
+from prima_core.base.patient import patient_key_of, same_patient
+
+PAGE = 500
+TWO_ORDERS = "several orders are known for this study; it is not certain which is meant"
+TWO_STUDIES = "several studies have this order's accession number; it is not certain which is meant"
+OTHER_PATIENT = "the order with this study's identifiers is another patient's"
+NO_ORDER = "no order is known for this study"
+KEYS = ("filler_order_number", "placer_order_number", "accession_number", "study_instance_uid")
+PATIENT_FIELDS = tuple(field.name for field in fields(Patient))
+FORWARD = (OrderStatus.SCHEDULED, OrderStatus.IN_PROGRESS, OrderStatus.COMPLETED, OrderStatus.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A study's order, or why there is none."""
+
+    order: Order | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class KeptMessage:
+    """A message that was stored before it was understood. applied: these very bytes took effect before."""
+
+    id: int
+    applied: bool
+
+
+class OrderBook(Database):
+    """Messages, orders, patients, final reports."""
+
+    def keep_message(self, content: bytes, digest: str, address: str, at: float) -> KeptMessage:
+        """Make a message durable as it came; the same bytes again are the same message."""
+        with self._write() as connection:
+            connection.execute(
+                self._insert(messages)
+                .values(digest=digest, address=address, content=content, received_at=at)
+                .on_conflict_do_nothing()
+            )
+            row = connection.execute(sa.select(messages).where(messages.c.digest == digest)).one()
+        return KeptMessage(row.id, row.applied_at is not None)
+
+    def note_refusal(self, message: int, reason: str) -> None:
+        """Say beside a kept message why it was not applied."""
+        with self._write() as connection:
+            connection.execute(messages.update().where(messages.c.id == message).values(outcome=reason))
+
+    def orders(
+        self,
+        *,
+        equal: dict[str, str],
+        scheduled_from: str = "",
+        scheduled_to: str = "",
+    ) -> Iterator[Order]:
+        """Orders that are not over, page by page, in the order in which they came.
+
+        equal: columns and the exact value each must have. scheduled_from, scheduled_to: YYYYMMDD, inclusive.
+        """
+        alive = orders.c.status.in_([OrderStatus.SCHEDULED, OrderStatus.IN_PROGRESS])
+        query = sa.select(orders).where(alive, *(orders.c[name] == value for name, value in equal.items()))
+        if scheduled_from:
+            query = query.where(orders.c.scheduled_at >= scheduled_from)
+        if scheduled_to:
+            query = query.where(
+                orders.c.scheduled_at != "", sa.func.substr(orders.c.scheduled_at, 1, 8) <= scheduled_to
+            )
+        last = 0
+        while True:
+            with self._read() as connection:
+                page = connection.execute(query.where(orders.c.id > last).order_by(orders.c.id).limit(PAGE)).all()
+            yield from (order_of_row(row) for row in page)
+            if len(page) < PAGE:
+                return
+            last = page[-1].id
+
+    def _match(self, connection: sa.Connection, study: Any) -> Match:
+        """The one order that a study was made for."""
+        alive = orders.c.status != OrderStatus.CANCELLED
+        by_uid = connection.execute(
+            sa.select(orders).where(orders.c.study_instance_uid == study.study_instance_uid, alive)
+        ).all()
+        found = by_uid or self._by_accession(connection, study.accession_number)
+        if len(found) > 1:
+            return Match(None, TWO_ORDERS)
+        if not found:
+            return Match(None, NO_ORDER)
+        if not by_uid and self._studies_with(connection, study.accession_number) > 1:
+            return Match(None, TWO_STUDIES)
+        order = order_of_row(found[0])
+        return Match(order) if self._is_patient(connection, order.patient, study) else Match(None, OTHER_PATIENT)
+
+    def _by_accession(self, connection: sa.Connection, accession_number: str) -> list[Any]:
+        """Orders of this accession number that name no study of their own."""
+        if not accession_number:
+            return []
+        query = sa.select(orders).where(
+            orders.c.accession_number == accession_number,
+            orders.c.study_instance_uid == "",
+            orders.c.status != OrderStatus.CANCELLED,
+        )
+        return list(connection.execute(query).all())
+
+    @staticmethod
+    def _studies_with(connection: sa.Connection, accession_number: str) -> int:
+        query = sa.select(sa.func.count()).where(studies.c.accession_number == accession_number)
+        return int(connection.scalar(query) or 0)
+
+    def _is_patient(self, connection: sa.Connection, patient: Patient, study: Any) -> bool:
+        """Whether the study's images can be this patient's, under any ID that was merged into the present one."""
+        ids = [patient.patient_id, *self._retired(connection, patient)]
+        keys = [patient_key_of(one, patient.name, patient.birth_date) for one in ids]
+        return any(same_patient(key, study.patient_key) for key in keys)
+
+    @staticmethod
+    def _retired(connection: sa.Connection, patient: Patient) -> list[str]:
+        """IDs that were merged into this patient's, however many steps ago."""
+        found: list[str] = []
+        ask = [patient.patient_id]
+        while ask:
+            query = sa.select(merges.c.retired_id).where(merges.c.survivor_id.in_(ask))
+            ask = [one for one in connection.scalars(query) if one not in found and one != patient.patient_id]
+            found += ask
+        return found
+
+    def _apply(self, connection: sa.Connection, message: int, events: Iterable[WorklistEvent], at: float) -> set[str]:
+        """What the events of one message do; returns the ids of the studies they touch. Raises PermanentError."""
+        touched: set[int] = set()
+        for event in events:
+            if isinstance(event, OrderReceived):
+                touched.add(self._receive(connection, event, at))
+            elif isinstance(event, PatientCorrected):
+                touched |= self._correct(connection, event.patient, at)
+            elif isinstance(event, PatientsMerged):
+                touched |= self._merge(connection, event, at)
+            else:
+                self._report(connection, message, event)
+        connection.execute(messages.update().where(messages.c.id == message).values(applied_at=at, outcome=None))
+        return self._studies_of(connection, touched)
+
+    def _receive(self, connection: sa.Connection, event: OrderReceived, at: float) -> int:
+        known = self._known(connection, event.order)
+        if known is None and event.action is OrderAction.CANCEL:
+            raise PermanentError("no order with these identifiers is known, so none can be cancelled")
+        values = _columns(event.order)
+        if event.action is OrderAction.CANCEL:
+            values["status"] = OrderStatus.CANCELLED
+        if known is None:
+            created = orders.insert().values(received_at=at, updated_at=at, **values).returning(orders.c.id)
+            return int(connection.scalar(created) or 0)
+        if not self._same_person(connection, order_of_row(known).patient, event.order.patient):
+            raise PermanentError("the order with these identifiers is another patient's")
+        said = {name: value for name, value in values.items() if value not in ("", None)}
+        if said.get("patient_id") in self._retired(connection, order_of_row(known).patient):
+            said = {name: value for name, value in said.items() if name not in PATIENT_FIELDS}  # a message of long ago
+        if event.order.priority_text:
+            said["priority"] = event.order.priority  # None, too: what the order says now is not known to the tables
+        said["status"] = _later(OrderStatus(known.status), values["status"], event.action)
+        connection.execute(orders.update().where(orders.c.id == known.id).values(updated_at=at, **said))
+        return int(known.id)
+
+    @staticmethod
+    def _known(connection: sa.Connection, order: Order) -> Any:
+        """The order that a message means: by the first identifier that finds any. Raises PermanentError for several."""
+        for key in KEYS:
+            value = getattr(order, key)
+            if not value:
+                continue
+            found = connection.execute(sa.select(orders).where(orders.c[key] == value).with_for_update()).all()
+            others = [row for row in found if _agrees(row, order)]
+            if len(others) > 1:
+                raise PermanentError(
+                    f"several orders have this {key.replace('_', ' ')}; it is not certain which is meant"
+                )
+            if others:
+                return others[0]
+        return None
+
+    def _same_person(self, connection: sa.Connection, known: Patient, said: Patient) -> bool:
+        if known.patient_id and said.patient_id:
+            merged = [*self._retired(connection, said), *self._retired(connection, known)]
+            return known.patient_id == said.patient_id or known.patient_id in merged or said.patient_id in merged
+        keys = [patient_key_of("", patient.name, patient.birth_date) for patient in (known, said)]
+        return same_patient(*keys)
+
+    @staticmethod
+    def _correct(connection: sa.Connection, patient: Patient, at: float) -> set[int]:
+        whose = sa.and_(orders.c.patient_id == patient.patient_id, _issuer_is(orders.c.issuer, patient.issuer))
+        said = {name: value for name, value in asdict(patient).items() if value}
+        rows = connection.execute(orders.update().where(whose).values(updated_at=at, **said).returning(orders.c.id))
+        return {row.id for row in rows}
+
+    @staticmethod
+    def _merge(connection: sa.Connection, event: PatientsMerged, at: float) -> set[int]:
+        survivor, retired = event.survivor, event.retired
+        connection.execute(
+            merges.insert().values(
+                retired_id=retired.patient_id,
+                retired_issuer=retired.issuer,
+                survivor_id=survivor.patient_id,
+                survivor_issuer=survivor.issuer,
+                merged_at=at,
+            )
+        )
+        whose = sa.and_(orders.c.patient_id == retired.patient_id, _issuer_is(orders.c.issuer, retired.issuer))
+        said = {name: value for name, value in asdict(survivor).items() if value}
+        rows = connection.execute(orders.update().where(whose).values(updated_at=at, **said).returning(orders.c.id))
+        return {row.id for row in rows}
+
+    def _report(self, connection: sa.Connection, message: int, event: FinalReport) -> None:
+        known = self._known(connection, event.order)
+        connection.execute(
+            final_reports.insert().values(
+                message_id=message,
+                order_id=known.id if known is not None else None,
+                study_instance_uid=event.order.study_instance_uid or (known.study_instance_uid if known else ""),
+                accession_number=event.order.accession_number or (known.accession_number if known else ""),
+                patient_id=event.order.patient.patient_id,
+                text=event.text,
+                final_at=event.final_at,
+                corrected=event.corrected,
+            )
+        )
+
+    @staticmethod
+    def _studies_of(connection: sa.Connection, touched: set[int]) -> set[str]:
+        found: set[str] = set()
+        for row in connection.execute(sa.select(orders).where(orders.c.id.in_(touched))):
+            same = studies.c.study_instance_uid == row.study_instance_uid
+            if row.accession_number and not row.study_instance_uid:
+                same = studies.c.accession_number == row.accession_number
+            found |= set(connection.scalars(sa.select(studies.c.id).where(same)))
+        return found
+
+
+def order_of_row(row: Any) -> Order:
+    """The value of a row of `orders`."""
+    values = {field.name: getattr(row, field.name) for field in fields(Order) if field.name != "patient"}
+    values["priority"] = Level(row.priority) if row.priority else None
+    values["status"] = OrderStatus(row.status)
+    return Order(Patient(**{name: getattr(row, name) for name in PATIENT_FIELDS}), **values)
+
+
+def order_to_json(order: Order) -> dict[str, Any]:
+    """An order as the registry keeps it beside a change."""
+    return asdict(order)
+
+
+def order_from_json(kept: dict[str, Any]) -> Order:
+    """The order that `order_to_json` kept."""
+    values = dict(kept)
+    values["patient"] = Patient(**values["patient"])
+    values["priority"] = Level(values["priority"]) if values["priority"] else None
+    values["status"] = OrderStatus(values["status"])
+    return Order(**values)
+
+
+def _columns(order: Order) -> dict[str, Any]:
+    values = asdict(order)
+    patient: dict[str, Any] = values.pop("patient")
+    return patient | values
+
+
+def _agrees(row: Any, order: Order) -> bool:
+    """Whether an order that shares one identifier contradicts no other."""
+    pairs = [(getattr(row, key), getattr(order, key)) for key in ("filler_order_number", "placer_order_number")]
+    return all(not known or not said or known == said for known, said in pairs)
+
+
+def _issuer_is(column: sa.ColumnElement[str], issuer: str) -> sa.ColumnElement[bool]:
+    """Two hospitals may give the same ID: what names no issuer means only those without one."""
+    return column.in_(["", issuer])
+
+
+def _later(known: OrderStatus, said: OrderStatus, action: OrderAction) -> OrderStatus:
+    """An order goes forward; only one that is placed anew begins again."""
+    if action is OrderAction.NEW:
+        return said
+    return max(known, said, key=FORWARD.index)

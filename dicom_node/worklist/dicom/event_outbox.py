@@ -1,0 +1,111 @@
+"""Sends queued UPS events: one thread a subscriber, so that one that is down holds up nobody else.
+
+An event is sent at least once and in its receiver's order: it leaves the queue once the receiver has it, refuses it, is
+not configured any more, or could not be reached for a day.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from dicom_node.base.config import Configuration
+from dicom_node.base.errors import NodeError
+from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.ups_settings import Subscriber
+from dicom_node.base.workitems import QueuedEvent, UpsEvent
+from dicom_node.jobs.registry import DATABASE_AWAY, Registry
+from dicom_node.worklist.dicom.ups_events import EventRefused, provider_status, send_event
+
+Send = Callable[[UpsEvent, Subscriber, str], None]
+POLL_SECONDS = 0.5
+FIRST_RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 300.0
+MAX_AGE_SECONDS = 24 * 3600.0
+STOP_SECONDS = 10.0
+
+
+class EventOutbox:
+    """Works off the registry's queue of UPS events."""
+
+    def __init__(self, configuration: Configuration, registry: Registry, send: Send = send_event) -> None:
+        self._subscribers = configuration.worklist.subscribers
+        self._calling_ae = configuration.node.ae_title
+        self._registry = registry
+        self._send = send
+        self._threads: list[threading.Thread] = []
+
+    def start(self, stop: threading.Event) -> None:
+        """Tell every subscriber that the node is back (CC.2.4.3), and send until `stop` is set.
+
+        An error of a subscriber's thread that nobody thought of sets `stop` and ends the process.
+        """
+        back = provider_status(going_down=False)
+        self._registry.queue_events([back.to(ae_title) for ae_title in self._registry.subscribers()])
+        for subscriber in self._subscribers:
+            thread = threading.Thread(target=self._serve, args=(subscriber, stop), name="ups events", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def join(self) -> None:
+        """Let what is being sent be finished, unless that takes long; it is then sent again at the next start."""
+        until = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def drop_useless(self) -> None:
+        """Drop events for nobody who is configured, and those too old to be worth anything."""
+        known = [subscriber.ae_title for subscriber in self._subscribers]
+        for receiver, count in self._registry.drop_events(known, time.time() - MAX_AGE_SECONDS).items():
+            reason = "not sent for a day" if receiver in known else "not one of worklist.subscribers"
+            log(Event.UPS_EVENT_DROPPED, "warning", called_ae=receiver, count=count, reason=reason)
+
+    def send_next(self, subscriber: Subscriber) -> bool:
+        """Try the subscriber's next event; False when none is due."""
+        queued = self._registry.next_event(subscriber.ae_title, time.time())
+        if queued is None:
+            return False
+        try:
+            self._send(queued.event, subscriber, self._calling_ae)
+        except EventRefused as error:
+            self._registry.remove_event(queued)
+            log(Event.UPS_EVENT_DROPPED, "warning", called_ae=subscriber.ae_title, count=1, reason=str(error))
+        except NodeError as error:
+            self._postpone(queued, subscriber, str(error))
+        except Exception as error:  # noqa: BLE001 - the peer's edge: a fault must not end this subscriber's thread
+            self._postpone(queued, subscriber, f"unexpected {type_and_place(error)}")
+        else:
+            self._registry.remove_event(queued)
+            log(Event.UPS_EVENT_SENT, called_ae=subscriber.ae_title, attempts=queued.attempts + 1)
+        return True
+
+    def _postpone(self, queued: QueuedEvent, subscriber: Subscriber, reason: str) -> None:
+        wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(queued.attempts, 30), LONGEST_RETRY_SECONDS)
+        wait *= random.uniform(1.0, 1.1)
+        self._registry.postpone_event(queued, time.time() + wait)
+        log(
+            Event.UPS_EVENT_POSTPONED,
+            "warning",
+            called_ae=subscriber.ae_title,
+            attempts=queued.attempts + 1,
+            seconds=round(wait, 1),
+            reason=reason,
+        )
+
+    def _serve(self, subscriber: Subscriber, stop: threading.Event) -> None:
+        try:
+            while not stop.is_set():
+                if not self._send_if_reachable(subscriber):
+                    stop.wait(POLL_SECONDS)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _send_if_reachable(self, subscriber: Subscriber) -> bool:
+        try:
+            return self.send_next(subscriber)
+        except DATABASE_AWAY as error:
+            log(Event.JOB_FAILED, "warning", job="ups events", error=type(error).__name__)
+            return False
