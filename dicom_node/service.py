@@ -39,7 +39,7 @@ from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
 BEAT_SECONDS = 5.0
-WORKITEM_SECONDS = 5.0
+WORKITEM_SECONDS = 15.0
 DROP_SECONDS = 60.0
 SIGN_OF_LIFE = b"."
 

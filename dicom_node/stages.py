@@ -23,7 +23,7 @@ from dicom_node.reporting.source import check_source
 from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
-from dicom_node.worklist.listeners import listener_of, may_move_worklists
+from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.calibration import probability
 from prima_core.base.errors import BundleError, OutOfScope, PrimaError
@@ -121,13 +121,12 @@ class StudyStages:
 
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""
-        nonclinical = may_move_worklists(self._configuration)
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
             return Handover(hold=hold)
         objects = tuple(self._to_send(report, destination, claim) for destination in self._chosen(claim, study))
         told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Destination))
-        return Handover(objects, told, nonclinical=nonclinical)
+        return Handover(objects, told, nonclinical=self._configuration.moves_nonclinical)
 
     def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
         """The destinations that the study's report is routed to."""

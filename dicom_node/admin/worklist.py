@@ -22,7 +22,7 @@ from dicom_node.base.types import Finding, Level, Priority
 from dicom_node.console.reading_list import age_seconds, as_json, duration
 from dicom_node.jobs.flags import Plan
 from dicom_node.jobs.registry import Registry
-from dicom_node.worklist.listeners import listeners_of, may_move_worklists, preview
+from dicom_node.worklist.listeners import listeners_of, preview
 from dicom_node.worklist.ranking import rank_again
 
 app = typer.Typer(help="Reading priorities: the list, changes by a person, and what they do.")
@@ -58,10 +58,12 @@ def raise_(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Raise a study's reading priority and tell every destination; a priority is never lowered."""
+    """Raise a study's reading priority and tell whom its result is told; a priority is never lowered."""
     configuration, registry = open_registry(config)
     found = find(registry, uid)
-    plan = registry.raise_priority(found.id, level, listeners_of(configuration), time.time())
+    # Routes need what a result knows; without one, who is told is certain only where there are none.
+    fallback = () if configuration.routes else listeners_of(configuration)
+    plan = registry.raise_priority(found.id, level, fallback, time.time())
     _show(plan, json, f"raised to {level.value}")
 
 
@@ -76,7 +78,7 @@ def undo(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> N
 def dry_run(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Print the exact message that each destination gets for a study, told before or not; nothing is sent."""
     configuration, registry = open_registry(config)
-    nonclinical = may_move_worklists(configuration)
+    nonclinical = configuration.moves_nonclinical
     plan = registry.plan_priority(find(registry, uid).id, time.time(), nonclinical=nonclinical)
     messages = [_message(configuration, plan, listener.name) for listener in plan.listeners]
     if json:
@@ -116,7 +118,7 @@ def simulate(
 
 def _entries(configuration: Configuration, registry: Registry) -> list[WorklistEntry]:
     since = time.time() - configuration.worklist.keep_hours * 3600
-    return registry.worklist(since, nonclinical=may_move_worklists(configuration))
+    return registry.worklist(since, nonclinical=configuration.moves_nonclinical)
 
 
 def _watch(configuration: Configuration, registry: Registry) -> None:
@@ -154,7 +156,11 @@ def _table(entries: list[WorklistEntry]) -> Table:
 def _message(configuration: Configuration, plan: Plan, name: str) -> dict[str, str]:
     assert plan.change is not None
     destination = configuration.destination(name)
-    return {"destination": name, "kind": destination.kind, "message": preview(plan.change, destination)}
+    try:
+        message = preview(plan.change, destination)
+    except PermanentError as error:
+        message = f"no message can be made: {error}"
+    return {"destination": name, "kind": destination.kind, "message": message}
 
 
 def _show(plan: Plan, json: bool, words: str) -> None:

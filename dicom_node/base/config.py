@@ -112,7 +112,7 @@ class ModelSection(Section):
     allow_nonclinical: bool = False
     token_budget: Annotated[int, Field(ge=1)] = 4000
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    retry_seconds: Annotated[float, Field(gt=0)] = 60.0
+    retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
 
 
 class Exclusion(Section):
@@ -155,9 +155,9 @@ class Destination(Section):
     objects: tuple[Literal["sr"], ...] = ("sr",)
     sop_class: SopClass | None = None
     storage_commitment: Literal[False] = False
-    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
-    first_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
-    max_retry_seconds: Annotated[float, Field(gt=0)] = 600.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
+    first_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 5.0
+    max_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 600.0
 
 
 class UpsDestination(UpsSettings):
@@ -165,8 +165,8 @@ class UpsDestination(UpsSettings):
 
     name: DestinationName
     kind: Literal["ups"] = "ups"
-    first_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
-    max_retry_seconds: Annotated[float, Field(gt=0)] = 600.0
+    first_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 5.0
+    max_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 600.0
 
 
 def _kind(destination: Any) -> Any:
@@ -268,6 +268,11 @@ class Configuration(Section):
             if destination.name == name:
                 return destination
         raise ConfigurationError(f"destination '{name}' is not in the configuration")
+
+    @property
+    def moves_nonclinical(self) -> bool:
+        """Whether the site lets a model that is not clinical move worklists, its own list included."""
+        return self.model.allow_nonclinical and self.worklist.allow_nonclinical
 
     def sop_class_for(self, destination: Destination) -> SopClass:
         """The SOP class of the report that a destination is sent: its own, or the site's."""

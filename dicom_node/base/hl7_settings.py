@@ -67,7 +67,7 @@ _HD = r"^[^|~\x00-\x1f\x7f]*$"  # a hierarchic designator as it stands in the me
 Designator = Annotated[str, StringConstraints(pattern=_HD, max_length=227)]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,20}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=14400)]
 
 
 class _Section(BaseModel):

@@ -82,7 +82,8 @@ class PriorityChange:
 
     key: unique for this change, at most 20 characters; a repeated attempt carries the same (MSH-10). previous: the
     level before, None when nobody said. undo: this restores `level` because a person took the change back. marking:
-    what must stand beside a result of a model that is not clinical, else empty. rule: why, in words for people.
+    what must stand beside a result of a model that is not clinical, else empty. rule: why, in words for people. judged:
+    whether a model judged the study, so that no finding means that it found none.
     """
 
     key: str
@@ -95,6 +96,7 @@ class PriorityChange:
     findings: tuple[Finding, ...] = ()
     undo: bool = False
     marking: str = ""
+    judged: bool = True
 
 
 @dataclass(frozen=True)

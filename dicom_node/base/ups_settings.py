@@ -32,7 +32,7 @@ class Subscriber(UpsSection):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
     calling_ae_title: Title | None = None
-    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
 
 
 class Code(UpsSection):

@@ -25,8 +25,9 @@ from dicom_node.console.shared import Shared
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 THREADS = 4  # of all requests together: the outbox shares the registry's connections
-SHARED_SECONDS = 2.0  # how old a reading list may be when it is handed out again
+SHARED_SECONDS = 5.0  # how old a reading list may be when it is handed out again
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 READ = ["GET", "HEAD"]
 
 
@@ -57,8 +58,8 @@ def _for_machines(app: FastAPI, configuration: Configuration, registry: Registry
         environ = {
             "REQUEST_METHOD": request.method,
             "PATH_INFO": request.url.path,
-            "QUERY_STRING": request.url.query,
-            "HTTP_ACCEPT": request.headers.get("accept"),
+            "QUERY_STRING": "",  # everybody gets everything; of what a client writes nothing reaches the library
+            "HTTP_ACCEPT": OPENMETRICS if "openmetrics" in request.headers.get("accept", "") else "text/plain",
             "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding"),
         }
         try:
@@ -73,7 +74,7 @@ def _for_people(app: FastAPI, configuration: Configuration, registry: Registry) 
 
     def ask() -> tuple[list[WorklistEntry], float]:
         now = time.time()
-        return registry.worklist(now - 3600 * settings.keep_hours, nonclinical=settings.allow_nonclinical), now
+        return registry.worklist(now - 3600 * settings.keep_hours, nonclinical=configuration.moves_nonclinical), now
 
     listed = Shared(ask, SHARED_SECONDS)
 

@@ -61,14 +61,14 @@ class NodeMetrics(Collector):
 
     def _flags(self) -> Iterator[Metric]:
         bounds = sorted({*FLAG_BOUNDS, self._objective.objective_seconds})
-        times = self._registry.flag_times(bounds)
+        times = self._registry.flag_times(bounds, time.time() - self._objective.objective_seconds)
         words = "From a study's last image to the first acknowledgement of its raised priority"
         histogram = HistogramMetricFamily("dicom_node_flag_seconds", words)
         buckets = [(f"{bound:g}", count) for bound, count in times.at_most]
         histogram.add_metric([], [*buckets, ("+Inf", times.acknowledged)], times.seconds)
         yield histogram
         within = dict(times.at_most)[self._objective.objective_seconds]
-        met = within >= self._objective.objective_share * times.acknowledged
+        met = within >= self._objective.objective_share * (times.acknowledged + times.overdue)
         words = "1 while the share of flags that worklist.objective_share asks for came in time, else 0"
         yield GaugeMetricFamily("dicom_node_flag_objective_met", words, value=float(met))
         words = "Raised priorities that no destination has acknowledged yet"

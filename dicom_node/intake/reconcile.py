@@ -21,6 +21,7 @@ from dicom_node.intake.spool import Spool
 from dicom_node.jobs.registry import Registry
 
 GROUP = 500
+FILES_ARE_LOST = ".files-are-lost"  # a person says so
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: 
     """
     known = patiently(lambda: set(registry.known_paths()), give_up)
     present = set(spool.paths())
-    if known and not present:
+    if known and not present and not (spool.folder / FILES_ARE_LOST).exists():
         raise ConfigurationError(
-            f"node.storage: the registry knows {len(known)} received objects and the spool has none; is it mounted?"
+            f"node.storage: the registry knows {len(known)} received objects and the spool has none; is it mounted? "
+            f"If they are lost for good, create the file {spool.folder / FILES_ARE_LOST}"
         )
     unreadable: list[str] = []
     recorded = 0

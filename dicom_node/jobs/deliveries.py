@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,8 +12,8 @@ from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
 from dicom_node.jobs.arrivals import TWO_PATIENTS
-from dicom_node.jobs.database import Database, is_over
-from dicom_node.jobs.flags import change_of_row
+from dicom_node.jobs.database import is_over
+from dicom_node.jobs.flags import FlagBook, change_of_row
 from dicom_node.jobs.tables import deliveries, pauses, results, studies
 from dicom_node.jobs.transitions import move
 from dicom_node.jobs.worklist_tables import changes
@@ -29,7 +30,7 @@ def _may_leave(which: Any, clinical_only: bool) -> sa.ColumnElement[bool]:
     return ~of_result & ~sa.exists().where(changes.c.id == which.c.change_id, changes.c.nonclinical)
 
 
-class DeliveryBook(Database):
+class DeliveryBook(FlagBook):
     """Deliveries and pauses."""
 
     def claim_delivery(
@@ -56,23 +57,24 @@ class DeliveryBook(Database):
             sa.and_(deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at)),
             sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
         )
+        query = (
+            sa.select(deliveries)
+            .where(deliveries.c.destination == destination, due, may_leave)
+            .where(~waits_for_earlier, ~paused, ~of_two_patients)
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, key_share=True)
+        )
         with self._write() as connection:
-            row = connection.execute(
-                sa.select(deliveries)
-                .where(deliveries.c.destination == destination, due, may_leave)
-                .where(~waits_for_earlier, ~paused, ~of_two_patients)
-                .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
-                .limit(1)
-                .with_for_update(skip_locked=True, key_share=True)
-            ).one_or_none()
-            if row is None:
-                return None
-            connection.execute(
-                deliveries.update()
-                .where(deliveries.c.id == row.id)
-                .values(state=DeliveryState.SENDING, owner=owner, lease_until=lease_until, attempts=row.attempts + 1)
-            )
-            return self._delivery(connection, row, owner)
+            while (row := connection.execute(query).one_or_none()) is not None:
+                this = deliveries.update().where(deliveries.c.id == row.id)
+                reason = self._still_due(connection, row) if row.change_id is not None else ""
+                if not reason:
+                    taken = {"owner": owner, "lease_until": lease_until, "attempts": row.attempts + 1}
+                    connection.execute(this.values(state=DeliveryState.SENDING, **taken))
+                    return self._delivery(connection, row, owner)
+                connection.execute(this.values(state=DeliveryState.WITHDRAWN, last_error=reason))
+        return None
 
     def _delivery(self, connection: sa.Connection, row: Any, owner: str) -> Delivery:
         change, told = None, None
@@ -80,6 +82,12 @@ class DeliveryBook(Database):
             said = connection.execute(sa.select(changes).where(changes.c.id == row.change_id)).one()
             study = connection.execute(sa.select(studies).where(studies.c.id == row.study_id)).one()
             change = change_of_row(said, study.study_instance_uid)
+            if row.level is not None:
+                change = replace(change, level=Level(row.level))
+            order = self._match(connection, study).order
+            if change.order is not None and order is not None:
+                # Corrections of the patient since count; the order's own numbers are what they were.
+                change = replace(change, order=replace(change.order, patient=order.patient))
             if said.undoes is not None:
                 told = Level(connection.scalars(sa.select(changes.c.level).where(changes.c.id == said.undoes)).one())
         return Delivery(
@@ -113,8 +121,8 @@ class DeliveryBook(Database):
             first = sa.and_(this, changes.c.acknowledged_at.is_(None))
             connection.execute(changes.update().where(first).values(acknowledged_at=at))
         if outcome.previous is not None:
-            unknown = sa.and_(this, changes.c.previous.is_(None))
-            connection.execute(changes.update().where(unknown).values(previous=outcome.previous))
+            mine = deliveries.update().where(deliveries.c.id == delivery.id)
+            connection.execute(mine.values(previous=outcome.previous))
         if outcome.reading:
             begun = sa.and_(studies.c.id == delivery.study_id, studies.c.reading_at.is_(None))
             connection.execute(studies.update().where(begun).values(reading_at=at))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log
-from dicom_node.base.orders import Listener, PriorityChange, WorklistEvent
-from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level
+from dicom_node.base.orders import Listener, Order, PriorityChange, WorklistEvent
+from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level, StudyState
+from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_to_json
 from dicom_node.jobs.tables import deliveries, results, studies
 from dicom_node.jobs.transitions import lock_study
@@ -28,6 +29,8 @@ NOT_CLINICAL = "the model is not clinical and worklist.allow_nonclinical is not 
 UNDONE = "a person took the priority back"
 NOT_RAISED = "the result asks for nothing higher than what is known"
 UNKNOWN = "the order does not say what its priority is, so nothing higher can be told from lower"
+FINAL = "the report is final"
+OVERTAKEN = "the order has another priority by now"
 NOBODY = "no destination is told reading priorities"
 
 
@@ -70,6 +73,8 @@ class FlagBook(OrderBook):
         have to guess.
         """
         with self._write() as connection:
+            if not self._take(connection, message):
+                return  # the same bytes, on another connection, were applied meanwhile
             for study in sorted(self._apply(connection, message, events, at)):
                 self._flag(connection, study, at, nonclinical=nonclinical)
 
@@ -79,21 +84,31 @@ class FlagBook(OrderBook):
             row = connection.execute(sa.select(studies).where(studies.c.id == study)).one()
             return self._plan(connection, row, at, {}, nonclinical=nonclinical)
 
-    def raise_priority(self, study: str, level: Level, listeners: Sequence[Listener], at: float) -> Plan:
-        """A person's wish: every listener is told, the order's silence notwithstanding. Raises PermanentError."""
+    def raise_priority(self, study: str, level: Level, fallback: Sequence[Listener], at: float) -> Plan:
+        """A person's wish, told to whom the study's result is told. Raises PermanentError.
+
+        fallback: who is told of a study without a result.
+        """
         with self._write() as connection:
             row = lock_study(connection, study)
             match = self._match(connection, row)
             standing = self._standing_level(connection, row, match)
             if standing is not None and level.severity <= standing.severity:
                 raise PermanentError(f"the study's priority is {standing} already; a priority is never lowered")
-            able = tuple(one for one in listeners if one.kind == "ups" or match.order is not None)
-            change = self._change(connection, row, match, level, f"raised to {level} by a person", at)
-            self._queue(connection, row, change, able, source=PERSON)
-            return Plan(change, able, "" if match.order else match.note)
+            result = self._newest_result(connection, row)
+            listeners = [Listener(**one) for one in result.told] if result is not None else fallback
+            told, ordered = self._told(connection, study), match.order.priority if match.order else None
+            news = needing(level, ordered, told, listeners, match.order is not None)
+            rule = f"raised to {level} by a person"
+            change = self._change(connection, row, match, level, rule, at, result=result)
+            self._queue(connection, row, change, [_Told(one, previous=ordered) for one in news], PERSON, result)
+            return Plan(change, news, "" if news else _why_not(level, ordered, listeners, match))
 
     def undo_priority(self, study: str, at: float) -> Plan:
-        """Take the last change back where it was told, while it still stands. Raises PermanentError."""
+        """Take the last change back where it was told, while it still stands; each gets back what it had before.
+
+        Raises PermanentError when there is nothing to undo, or nobody who was told said what the priority was before.
+        """
         with self._write() as connection:
             row = lock_study(connection, study)
             last = self._last_standing(connection, study)
@@ -101,14 +116,47 @@ class FlagBook(OrderBook):
                 raise PermanentError("the node changed no priority of this study, or it was undone already")
             match = self._match(connection, row)
             told = self._withdraw(connection, last)
-            level = Level(last.previous) if last.previous else None
-            if told and level is None:
+            back = [_Told(one.listener, level=one.previous, previous=Level(last.level)) for one in told if one.previous]
+            if told and not back:
                 raise PermanentError("what the priority was before is not known; change it where it is kept")
             if not self._still_stands(match, last):
-                told = ()
-            change = self._change(connection, row, match, level or Level.ROUTINE, "undone by a person", at, undo=True)
-            self._queue(connection, row, change, told, source=PERSON, undoes=last)
-            return Plan(change, told, "" if told else "nobody has to be told")
+                back = []
+            before = Level(last.previous) if last.previous else Level.ROUTINE
+            change = replace(
+                self._change(connection, row, match, before, "undone by a person", at, undo=True),
+                findings=tuple(Finding(**finding) for finding in last.findings),
+                marking=last.marking,
+                judged=last.result_id is not None,
+            )
+            self._queue(connection, row, change, back, PERSON, undoes=last)
+            listeners = tuple(one.listener for one in back)
+            return Plan(change, listeners, "" if listeners else "nobody has to be told")
+
+    def _still_due(self, connection: sa.Connection, delivery: Any) -> str:
+        """Why a change that waited must not be sent any more, as things are now; empty when it may.
+
+        An HL7 peer cannot be asked what it has, so what its messages said meanwhile decides.
+        """
+        change = connection.execute(sa.select(changes).where(changes.c.id == delivery.change_id)).one()
+        if self._is_final(connection, delivery.study_id):
+            return FINAL
+        if change.order is None:
+            return ""
+        study = connection.execute(sa.select(studies).where(studies.c.id == delivery.study_id)).one()
+        match = self._match(connection, study)
+        if match.order is None or not _is_same_order(match.order, order_from_json(change.order)):
+            return match.note or "the study's order is another one now"
+        return self._overtaken(connection, match, change) if delivery.kind == "hl7" else ""
+
+    def _overtaken(self, connection: sa.Connection, match: Match, change: Any) -> str:
+        """Why what the order says now forbids a change; empty when it does not."""
+        if change.undoes is not None:
+            undone = connection.execute(sa.select(changes).where(changes.c.id == change.undoes)).one()
+            return "" if self._still_stands(match, undone) else OVERTAKEN
+        known = match.order.priority if match.order is not None else None
+        if known is None:
+            return UNKNOWN if change.order["priority"] else ""
+        return OVERTAKEN if known.severity >= Level(change.level).severity or same_word(known, change.level) else ""
 
     def _flag(self, connection: sa.Connection, study: str, at: float, *, nonclinical: bool) -> None:
         row = lock_study(connection, study)
@@ -116,28 +164,38 @@ class FlagBook(OrderBook):
         plan = self._plan(connection, row, at, told, nonclinical=nonclinical)
         if plan.change is None:
             return
-        result = self._result(connection, row)
-        self._queue(connection, row, plan.change, plan.listeners, source=MODEL, result=result)
+        ordered = plan.change.order.priority if plan.change.order else None
+        news = [_Told(one, previous=_highest(ordered, told.get(one.name))) for one in plan.listeners]
+        self._queue(connection, row, plan.change, news, MODEL, self._result(connection, row))
         log(Event.PRIORITY_RAISED, study=study, priority=plan.change.level.value, count=len(plan.listeners))
 
     def _plan(
         self, connection: sa.Connection, study: Any, at: float, told: Mapping[str, Level], *, nonclinical: bool
     ) -> Plan:
         result = self._result(connection, study)
-        if result is None:
-            return Plan(None)
-        if result.training_state != CLINICAL and not nonclinical:
-            return Plan(None, note=NOT_CLINICAL)
+        silence = self._silence(connection, study, result, nonclinical)
+        if result is None or silence:
+            return Plan(None, note=silence)
         level, listeners = Level(result.level), [Listener(**one) for one in result.told]
-        undone = self._undone_level(connection, study.id)
-        if undone is not None and level.severity <= undone.severity:
-            return Plan(None, note=UNDONE)
         match = self._match(connection, study)
         ordered = match.order.priority if match.order else None
         news = needing(level, ordered, told, listeners, match.order is not None)
         if not news:
             return Plan(None, note=_why_not(level, ordered, listeners, match))
         return Plan(self._change(connection, study, match, level, result.rule, at, result=result), news)
+
+    def _silence(self, connection: sa.Connection, study: Any, result: Any, nonclinical: bool) -> str:
+        """Why nothing at all is told of a study now, whatever its order says; empty when something may be."""
+        if result is None:
+            return ""
+        if is_of_two_patients(study):
+            return TWO_PATIENTS
+        if self._is_final(connection, study.id):
+            return FINAL
+        if result.training_state != CLINICAL and not nonclinical:
+            return NOT_CLINICAL
+        undone = self._undone_level(connection, study.id)
+        return UNDONE if undone is not None and Level(result.level).severity <= undone.severity else ""
 
     def _change(
         self,
@@ -162,6 +220,7 @@ class FlagBook(OrderBook):
             findings=tuple(Finding(**finding) for finding in result.findings) if result is not None else (),
             undo=undo,
             marking=marking_of(result.training_state) if result is not None else "",
+            judged=result is not None,
         )
 
     def _queue(
@@ -169,8 +228,7 @@ class FlagBook(OrderBook):
         connection: sa.Connection,
         study: Any,
         change: PriorityChange,
-        listeners: Sequence[Listener],
-        *,
+        told: Sequence[_Told],
         source: str,
         result: Any = None,
         undoes: Any = None,
@@ -180,7 +238,7 @@ class FlagBook(OrderBook):
             .values(
                 key=change.key,
                 study_id=study.id,
-                result_id=result.id if result is not None else None,
+                result_id=result.id if result is not None else (undoes.result_id if undoes is not None else None),
                 undoes=undoes.id if undoes is not None else None,
                 source=source,
                 level=change.level,
@@ -195,13 +253,16 @@ class FlagBook(OrderBook):
             )
             .returning(changes.c.id)
         )
-        for listener in listeners:
+        for one in told:
             connection.execute(
                 deliveries.insert().values(
                     change_id=row,
                     study_id=study.id,
-                    destination=listener.name,
-                    kind=listener.kind,
+                    destination=one.listener.name,
+                    kind=one.listener.kind,
+                    level=one.level,
+                    # A UPS peer says itself what it had.
+                    previous=one.previous if one.listener.kind == "hl7" else None,
                     state=DeliveryState.PENDING,
                     next_attempt_at=change.at,
                 )
@@ -214,10 +275,16 @@ class FlagBook(OrderBook):
         return connection.execute(query).one_or_none()
 
     @staticmethod
+    def _newest_result(connection: sa.Connection, study: Any) -> Any:
+        """The newest result on record: what stands while the study is run again, or ends without a result."""
+        query = sa.select(results).where(results.c.study_id == study.id).order_by(results.c.revision.desc()).limit(1)
+        return connection.execute(query).one_or_none()
+
+    @staticmethod
     def _told(connection: sa.Connection, study: str) -> dict[str, Level]:
         """What each destination was told last, or will be."""
         query = (
-            sa.select(deliveries.c.destination, changes.c.level)
+            sa.select(deliveries.c.destination, sa.func.coalesce(deliveries.c.level, changes.c.level).label("level"))
             .join(changes, changes.c.id == deliveries.c.change_id)
             .where(changes.c.study_id == study, deliveries.c.state != DeliveryState.WITHDRAWN)
             .order_by(changes.c.id)
@@ -227,10 +294,8 @@ class FlagBook(OrderBook):
     def _standing_level(self, connection: sa.Connection, study: Any, match: Match) -> Level | None:
         """The highest of what the order says and what the node told last; None where nobody said anything."""
         last = self._last_standing(connection, study.id)
-        known = [Level(last.level)] if last is not None else []
-        if match.order is not None and match.order.priority is not None:
-            known.append(match.order.priority)
-        return max(known, key=lambda level: level.severity, default=None)
+        ours = Level(last.level) if last is not None else None
+        return _highest(ours, match.order.priority if match.order is not None else None)
 
     @staticmethod
     def _last_standing(connection: sa.Connection, study: str) -> Any:
@@ -247,27 +312,69 @@ class FlagBook(OrderBook):
 
     @staticmethod
     def _undone_level(connection: sa.Connection, study: str) -> Level | None:
-        """The highest level that a person took back."""
+        """The highest level of the model that a person took back."""
         undo = changes.alias("undo")
-        query = sa.select(changes.c.level).join(undo, undo.c.undoes == changes.c.id).where(changes.c.study_id == study)
-        undone = [Level(level) for level in connection.scalars(query)]
-        return max(undone, key=lambda level: level.severity, default=None)
+        query = sa.select(changes.c.level).join(undo, undo.c.undoes == changes.c.id)
+        query = query.where(changes.c.study_id == study, changes.c.source == MODEL)
+        return _highest(*(Level(level) for level in connection.scalars(query)))
 
     @staticmethod
-    def _withdraw(connection: sa.Connection, change: Any) -> tuple[Listener, ...]:
-        """Stop what waits; returns those who were told, or may have been."""
+    def _withdraw(connection: sa.Connection, change: Any) -> list[_Told]:
+        """Stop what waits; returns who was told, or may have been, and what each had before."""
         mine = deliveries.c.change_id == change.id
         rows = connection.execute(sa.select(deliveries).where(mine).order_by(deliveries.c.id)).all()
         waits = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SET_ASIDE])
         connection.execute(deliveries.update().where(mine, waits).values(state=DeliveryState.WITHDRAWN))
-        told = [row for row in rows if row.attempts > 0 and row.state != DeliveryState.SET_ASIDE]
-        return tuple(Listener(row.destination, row.kind) for row in told)
+        return [
+            _Told(Listener(row.destination, row.kind), previous=Level(row.previous) if row.previous else None)
+            for row in rows
+            if row.attempts > 0 and not _changed_nothing(row)
+        ]
 
     @staticmethod
     def _still_stands(match: Match, change: Any) -> bool:
         """Whether nobody gave the order another priority since: it has ours, or still the one from before."""
-        now = match.order.priority if match.order is not None else None
-        return now is None or now in (change.level, change.previous)
+        if match.order is None:
+            return change.order is None
+        now = match.order.priority
+        if now is None:
+            return change.previous is None
+        return same_word(now, change.level) or now == change.previous
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One destination of a change: the level it is told, if it is another, and what it had before."""
+
+    listener: Listener
+    level: Level | None = None
+    previous: Level | None = None
+
+
+def same_word(one: str, other: str) -> bool:
+    """Whether two levels come back from an HL7 peer as one: elevated and urgent are both A."""
+    return one == other or {one, other} == {Level.ELEVATED, Level.URGENT}
+
+
+def is_of_two_patients(study: Any) -> bool:
+    """Whether nothing that was made of this study may be shown or told."""
+    return bool(study.state == StudyState.DEAD and study.reason == TWO_PATIENTS)
+
+
+def _changed_nothing(delivery: Any) -> bool:
+    """Whether a UPS peer had the level already, or the step was nobody's to change."""
+    ended = delivery.state in (DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)
+    return bool(delivery.kind == "ups" and ended and delivery.previous is None)
+
+
+def _is_same_order(one: Order, other: Order) -> bool:
+    keys = ("placer_order_number", "filler_order_number")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _highest(*levels: Level | None) -> Level | None:
+    known = [level for level in levels if level is not None]
+    return max(known, key=lambda level: level.severity, default=None)
 
 
 def marking_of(training_state: str) -> str:
@@ -288,6 +395,7 @@ def change_of_row(row: Any, study_instance_uid: str) -> PriorityChange:
         findings=tuple(Finding(**finding) for finding in row.findings),
         undo=row.undoes is not None,
         marking=row.marking,
+        judged=row.result_id is not None,
     )
 
 

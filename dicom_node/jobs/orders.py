@@ -27,9 +27,11 @@ from dicom_node.base.types import Level
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import studies
 from dicom_node.jobs.worklist_tables import final_reports, merges, messages, orders
-from prima_core.base.patient import patient_key_of, same_patient
+from prima_core.base.patient import patient_key_of, same_patient, surely_same_patient
 
 PAGE = 500
+LONGEST_CHAIN = 20  # of merges into merged records; a longer one is no hospital's
+ORDERS_LOCK = 0x6F7264657273  # any number that nobody else uses: "orders"
 TWO_ORDERS = "several orders are known for this study; it is not certain which is meant"
 TWO_STUDIES = "several studies have this order's accession number; it is not certain which is meant"
 OTHER_PATIENT = "the order with this study's identifiers is another patient's"
@@ -130,6 +132,12 @@ class OrderBook(Database):
         return list(connection.execute(query).all())
 
     @staticmethod
+    def _is_final(connection: sa.Connection, study: str) -> bool:
+        """Whether a final report of the study came."""
+        query = sa.select(final_reports.c.id).where(final_reports.c.study_id == study).limit(1)
+        return connection.execute(query).first() is not None
+
+    @staticmethod
     def _studies_with(connection: sa.Connection, accession_number: str) -> int:
         query = sa.select(sa.func.count()).where(studies.c.accession_number == accession_number)
         return int(connection.scalar(query) or 0)
@@ -138,18 +146,21 @@ class OrderBook(Database):
         """Whether the study's images can be this patient's, under any ID that was merged into the present one."""
         ids = [patient.patient_id, *self._retired(connection, patient)]
         keys = [patient_key_of(one, patient.name, patient.birth_date) for one in ids]
-        return any(same_patient(key, study.patient_key) for key in keys)
+        return any(surely_same_patient(key, study.patient_key) for key in keys)
 
     @staticmethod
     def _retired(connection: sa.Connection, patient: Patient) -> list[str]:
-        """IDs that were merged into this patient's, however many steps ago."""
-        found: list[str] = []
+        """IDs that were merged into this patient's, at most so many steps ago."""
+        found: set[str] = set()
         ask = [patient.patient_id]
-        while ask:
+        for _ in range(LONGEST_CHAIN):
             query = sa.select(merges.c.retired_id).where(merges.c.survivor_id.in_(ask))
+            query = query.where(_issuer_is(merges.c.survivor_issuer, patient.issuer))
             ask = [one for one in connection.scalars(query) if one not in found and one != patient.patient_id]
-            found += ask
-        return found
+            if not ask:
+                break
+            found.update(ask)
+        return sorted(found)
 
     def _apply(self, connection: sa.Connection, message: int, events: Iterable[WorklistEvent], at: float) -> set[str]:
         """What the events of one message do; returns the ids of the studies they touch. Raises PermanentError."""
@@ -205,6 +216,8 @@ class OrderBook(Database):
         return None
 
     def _same_person(self, connection: sa.Connection, known: Patient, said: Patient) -> bool:
+        if known.issuer and said.issuer and known.issuer != said.issuer:
+            return False
         if known.patient_id and said.patient_id:
             merged = [*self._retired(connection, said), *self._retired(connection, known)]
             return known.patient_id == said.patient_id or known.patient_id in merged or said.patient_id in merged
@@ -232,23 +245,51 @@ class OrderBook(Database):
         )
         whose = sa.and_(orders.c.patient_id == retired.patient_id, _issuer_is(orders.c.issuer, retired.issuer))
         said = {name: value for name, value in asdict(survivor).items() if value}
-        rows = connection.execute(orders.update().where(whose).values(updated_at=at, **said).returning(orders.c.id))
-        return {row.id for row in rows}
+        connection.execute(orders.update().where(whose).values(updated_at=at, **said))
+        now = sa.and_(orders.c.patient_id == survivor.patient_id, _issuer_is(orders.c.issuer, survivor.issuer))
+        return set(connection.scalars(sa.select(orders.c.id).where(now)))  # orders that were the survivor's before, too
 
     def _report(self, connection: sa.Connection, message: int, event: FinalReport) -> None:
         known = self._known(connection, event.order)
+        if known is not None and not self._same_person(connection, order_of_row(known).patient, event.order.patient):
+            known = None  # kept all the same, but for nobody
+        uid = event.order.study_instance_uid or (known.study_instance_uid if known else "")
+        accession = event.order.accession_number or (known.accession_number if known else "")
+        patient = order_of_row(known).patient if known is not None else event.order.patient
         connection.execute(
             final_reports.insert().values(
                 message_id=message,
                 order_id=known.id if known is not None else None,
-                study_instance_uid=event.order.study_instance_uid or (known.study_instance_uid if known else ""),
-                accession_number=event.order.accession_number or (known.accession_number if known else ""),
+                study_id=self._study_reported(connection, uid, accession, patient, event.final_at),
+                study_instance_uid=uid,
+                accession_number=accession,
                 patient_id=event.order.patient.patient_id,
                 text=event.text,
                 final_at=event.final_at,
                 corrected=event.corrected,
             )
         )
+
+    def _study_reported(
+        self, connection: sa.Connection, uid: str, accession: str, patient: Patient, final_at: float
+    ) -> str | None:
+        """The one study of this patient that a report is of; None where that is not certain."""
+        same = studies.c.study_instance_uid == uid if uid else studies.c.accession_number == accession
+        if not uid and not accession:
+            return None
+        # What was final before the first image came is the report of something else.
+        query = sa.select(studies).where(same, studies.c.received_at <= final_at).limit(2)
+        found = connection.execute(query).all()
+        if len(found) != 1 or (not uid and self._studies_with(connection, accession) != 1):
+            return None
+        study: str = found[0].id
+        return study if self._is_patient(connection, patient, found[0]) else None
+
+    def _take(self, connection: sa.Connection, message: int) -> bool:
+        """Whether a kept message waits to be applied; from then on no other message is, until this transaction ends."""
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ORDERS_LOCK)))
+        return connection.scalar(sa.select(messages.c.applied_at).where(messages.c.id == message)) is None
 
     @staticmethod
     def _studies_of(connection: sa.Connection, touched: set[int]) -> set[str]:

@@ -10,21 +10,13 @@ import sqlalchemy as sa
 
 from dicom_node.base.orders import Order, WorklistEntry
 from dicom_node.base.types import CLINICAL, DeliveryView, Level
-from dicom_node.jobs.flags import MODEL, FlagBook, marking_of
+from dicom_node.jobs.flags import MODEL, FlagBook, is_of_two_patients, marking_of
 from dicom_node.jobs.tables import deliveries, studies
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
 ORDER = "order"
 NEVER = 1e12  # later than any time on record
-#: By its accession number only where the report names no study.
-IS_REPORT_OF_STUDY = sa.or_(
-    final_reports.c.study_instance_uid == studies.c.study_instance_uid,
-    sa.and_(
-        final_reports.c.study_instance_uid == "",
-        studies.c.accession_number != "",
-        final_reports.c.accession_number == studies.c.accession_number,
-    ),
-)
+IS_REPORT_OF_STUDY = final_reports.c.study_id == studies.c.id
 
 
 @dataclass(frozen=True)
@@ -32,13 +24,15 @@ class FlagTimes:
     """How long the model's flags took from the last image to the first acknowledgement.
 
     at_most: for each bound in seconds, how many took no longer. acknowledged, seconds: how many in all, and their sum.
-    waiting: not acknowledged yet. too_late: reading had begun, or the report was final, before.
+    waiting: not acknowledged yet; overdue: those of them that should be. too_late: reading had begun, or the report was
+    final, before.
     """
 
     at_most: tuple[tuple[float, int], ...]
     acknowledged: int
     seconds: float
     waiting: int
+    overdue: int
     too_late: int
 
 
@@ -66,7 +60,7 @@ class ReadingList(FlagBook):
             found = connection.execute(sa.select(studies).where(same).limit(2)).all()
             if len(found) != 1 or self._match(connection, found[0]).order != order:
                 return None
-            result = self._result(connection, found[0])
+            result = self._newest_result(connection, found[0])
             return self._level(connection, found[0], result, order, nonclinical)[0]
 
     def note_reading(self, study_instance_uid: str, at: float) -> None:
@@ -75,29 +69,35 @@ class ReadingList(FlagBook):
         with self._write() as connection:
             connection.execute(studies.update().where(mine).values(reading_at=at))
 
-    def flag_times(self, bounds: Sequence[float]) -> FlagTimes:
-        """Of all flags of the model that destinations were told."""
+    def flag_times(self, bounds: Sequence[float], overdue_since: float) -> FlagTimes:
+        """Of all flags of the model that destinations were told.
+
+        overdue_since: a flag that still waits counts as overdue when the last image came before.
+        """
         told = sa.exists().where(deliveries.c.change_id == changes.c.id)
         took = changes.c.acknowledged_at - changes.c.last_image_at
         end = sa.func.coalesce(changes.c.acknowledged_at, NEVER)
         final = sa.exists().where(IS_REPORT_OF_STUDY, final_reports.c.final_at < end)
         late = sa.or_(sa.func.coalesce(studies.c.reading_at, NEVER) < end, final)
+        overdue = sa.and_(changes.c.acknowledged_at.is_(None), changes.c.last_image_at < overdue_since)
         numbers = [
             sa.func.count(changes.c.acknowledged_at),
             sa.func.coalesce(sa.func.sum(took), 0.0),
             sa.func.count(),
             sa.func.coalesce(sa.func.sum(sa.case((late, 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((overdue, 1), else_=0)), 0),
             *(sa.func.coalesce(sa.func.sum(sa.case((took <= bound, 1), else_=0)), 0) for bound in bounds),
         ]
         query = sa.select(*numbers).join_from(changes, studies, studies.c.id == changes.c.study_id)
         with self._read() as connection:
             row = connection.execute(query.where(changes.c.source == MODEL, told)).one()
-        acknowledged, seconds, flags, too_late, *counts = row
+        acknowledged, seconds, flags, too_late, waits_too_long, *counts = row
         pairs = tuple(zip(bounds, counts, strict=True))
-        return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, too_late)
+        return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, waits_too_long, too_late)
 
     def _entry(self, connection: sa.Connection, study: Any, nonclinical: bool) -> dict[str, Any]:
-        result = self._result(connection, study)
+        # The last result on record stands while the study is run again, or when that ends without one.
+        result = None if is_of_two_patients(study) else self._newest_result(connection, study)
         match = self._match(connection, study)
         told = self._changes(connection, study.id)
         flagged_at = min((row.acknowledged_at for row in told if row.acknowledged_at is not None), default=None)
@@ -124,6 +124,8 @@ class ReadingList(FlagBook):
         self, connection: sa.Connection, study: Any, result: Any, order: Any, nonclinical: bool
     ) -> tuple[Level, str, str]:
         """The level that the study has now, who gave it, and why."""
+        if is_of_two_patients(study):
+            return Level.ROUTINE, "", study.reason
         known: list[tuple[Level, str, str]] = []
         if order is not None and order.priority is not None:
             known.append((order.priority, ORDER, f"ordered as {order.priority}"))

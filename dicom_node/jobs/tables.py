@@ -1,6 +1,7 @@
 """The registry's tables; those of the worklist are in `worklist_tables.py`. Only the registry reads or writes them.
 
-A delivery takes one object of a result, or one change of a reading priority, to one destination.
+A delivery takes one object of a result, or one change of a reading priority, to one destination. level: what this
+destination is told, where that is not the change's level; previous: what it had before, as far as that is known.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -126,6 +127,8 @@ deliveries = Table(
     Column("destination", String(64), nullable=False),
     Column("kind", String(8), nullable=False),
     Column("path", String(200)),
+    Column("level", String(16)),
+    Column("previous", String(16)),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt_at", Float, nullable=False),

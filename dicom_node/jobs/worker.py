@@ -23,6 +23,7 @@ from prima_core.base.types import PreparedStudy, StudyPrediction
 
 POLL_SECONDS = 0.5
 LEASE_SECONDS = 60.0
+LONGEST_RETRY_SECONDS = 14400.0
 FAULTS = 3  # studies in a row, each run alone, on which the model fails unexpectedly, before the worker starts afresh
 
 
@@ -214,6 +215,7 @@ class Worker:
             self._end(claim, Event.STUDY_DEAD, reason, self._registry.finish_dead)
             return
         wait = self._retry_seconds * 2.0 ** (claim.attempts - 1) if counts else self._retry_seconds
+        wait = min(wait, LONGEST_RETRY_SECONDS)
         finish = partial(self._registry.finish_failed, retry_at=time.time() + wait, counts=counts)
         self._end(claim, Event.STUDY_FAILED, reason, lambda claim, reason, at: finish(claim, reason, at=at))
 

@@ -86,6 +86,7 @@ final_reports = Table(
     Column("id", Integer, primary_key=True),
     Column("message_id", Integer, ForeignKey("messages.id"), nullable=False),
     Column("order_id", Integer, ForeignKey("orders.id"), index=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), index=True),
     Column("study_instance_uid", String(200), nullable=False, index=True),
     Column("accession_number", String(200), nullable=False, index=True),
     Column("patient_id", String(200), nullable=False),

@@ -66,9 +66,9 @@ class Outbox:
     def deliver_next(self, destination: AnyDestination) -> bool:
         """Try the next due delivery; False when none is due."""
         lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_ATTEMPT + LEASE_MARGIN_SECONDS
-        allowed = self._configuration.model.allow_nonclinical
-        if not isinstance(destination, Destination):
-            allowed = allowed and self._configuration.worklist.allow_nonclinical
+        allowed = self._configuration.moves_nonclinical
+        if isinstance(destination, Destination):
+            allowed = self._configuration.model.allow_nonclinical
         delivery = self._registry.claim_delivery(
             self._owner, destination.name, lease, time.time(), clinical_only=not allowed
         )

@@ -13,6 +13,7 @@ from dicom_node.worklist.hl7.messages import build
 from dicom_node.worklist.hl7.sender import MllpSender
 
 # Where a peer said its priority in a word that stands for two levels, the lower: an undo must not raise.
+ROUTINE = Level.ROUTINE
 LEVELS = {"LOW": Level.ROUTINE, "MEDIUM": Level.ELEVATED, "HIGH": Level.URGENT}
 CHANGED = (ups_user.Outcome.CREATED, ups_user.Outcome.RAISED, ups_user.Outcome.RESTORED)
 
@@ -25,11 +26,6 @@ def listener_of(destination: Hl7Destination | UpsDestination) -> Listener:
 def listeners_of(configuration: Configuration) -> tuple[Listener, ...]:
     """All destinations that are told reading priorities."""
     return tuple(listener_of(one) for one in configuration.destinations if not isinstance(one, Destination))
-
-
-def may_move_worklists(configuration: Configuration) -> bool:
-    """Whether the site lets a model that is not clinical move its worklists."""
-    return configuration.model.allow_nonclinical and configuration.worklist.allow_nonclinical
 
 
 def preview(change: PriorityChange, destination: AnyDestination) -> str:
@@ -76,8 +72,14 @@ class UpsAdapter:
         return Outcome(
             words="" if changed else told.outcome.value,
             stands=changed or told.outcome is ups_user.Outcome.ALREADY,
-            previous=LEVELS.get(told.before or "LOW") if changed else None,
+            previous=self._level_of(told.before) if changed else None,
             reading=told.outcome is ups_user.Outcome.IN_PROGRESS,
+        )
+
+    def _level_of(self, word: str) -> Level:
+        """The lowest level that the site's table gives this word; routine for a step that was not there before."""
+        return next(
+            (level for level in Level if self._destination.priorities.get(level) == word), LEVELS.get(word, ROUTINE)
         )
 
     def close(self) -> None:

@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import DataError
+
 from dicom_node.base.config import Configuration
-from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.errors import ConfigurationError, PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import WorklistEvent
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.hl7.listener import Handlers, Hl7Receiver, Stored
 from dicom_node.worklist.hl7.refusal import Refused
-from dicom_node.worklist.listeners import may_move_worklists
 
 
 @contextmanager
@@ -36,14 +37,17 @@ def orders_over_hl7(configuration: Configuration, registry: Registry) -> Iterato
 
 def handlers(configuration: Configuration, registry: Registry) -> Handlers:
     """What the receiver does with messages."""
-    nonclinical = may_move_worklists(configuration)
+    nonclinical = configuration.moves_nonclinical
 
     def store(content: bytes, address: str) -> Stored:
         kept = registry.keep_message(content, hashlib.sha256(content).hexdigest(), address, time.time())
         return Stored(kept.id, kept.applied)
 
     def apply(message: int, events: tuple[WorklistEvent, ...]) -> None:
-        registry.apply_message(message, events, time.time(), nonclinical=nonclinical)
+        try:
+            registry.apply_message(message, events, time.time(), nonclinical=nonclinical)
+        except DataError as error:  # said once, it will be said for ever: the sender must not wait for another answer
+            raise PermanentError("a value is too long or of a kind that cannot be kept") from error
         log(Event.MESSAGE_APPLIED, count=len(events))
 
     def refused(message: int, refusal: Refused) -> None:

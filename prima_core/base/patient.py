@@ -50,6 +50,12 @@ def same_patient(key: str, other: str) -> bool:
     return all(a == b or not a or not b for a, b in zip(_parts(key), _parts(other), strict=True))
 
 
+def surely_same_patient(key: str, other: str) -> bool:
+    """Whether two patient keys agree in at least one part and contradict each other in none."""
+    pairs = list(zip(_parts(key), _parts(other), strict=True))
+    return same_patient(key, other) and any(a and a == b for a, b in pairs)
+
+
 def merge_patient_keys(key: str, other: str) -> str:
     """What is known of one person from two keys that agree; the first one's parts win."""
     return ":".join(a or b for a, b in zip(_parts(key), _parts(other), strict=True))

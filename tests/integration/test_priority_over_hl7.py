@@ -11,6 +11,7 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,11 @@ def test_the_final_report_ends_the_clock_and_takes_the_study_off_the_list(site: 
     node.wait_for_state(study.study_uid, "reported")
     assert len(site.ris.received) == before, "never lowered, never repeated"
     node.wait(lambda: study.accession_number in listed(node), "the study is listed")
+    now = datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")
     report = (
         msh("ORU^R01", "2.3.1", "M4"),
         f"PID|1||{study.patient_id}||{study.patient_name}",
-        f"OBR|1|PLM3|FIM3|MRHEAD^MRI head^L||||||||||||||{study.accession_number}||||20260103101500+0100|||F",
+        f"OBR|1|PLM3|FIM3|MRHEAD^MRI head^L||||||||||||||{study.accession_number}||||{now}|||F",
         "OBX|1|TX|18748-4^Report^LN||No acute infarct.||||||F",
     )
     assert site.tell(*report) == "AA"

@@ -172,6 +172,9 @@ def check(node: Node, seed: int, first: Ris, second: Ris, store: UnreliableStore
     said = f"seed {seed}"
     by_id = {row.id: row for row in node.rows(changes)}
     sent = [row for row in node.rows(deliveries) if row.state == DeliveryState.DELIVERED]
+    assert len(sent) + len([row for row in node.rows(deliveries) if row.state == DeliveryState.WITHDRAWN]) == len(
+        node.rows(deliveries)
+    ), f"{said}: nothing was set aside"
     undone = {row.study_id for row in by_id.values() if row.undoes}
     for name, peer in (("ris", first), ("second", second)):
         got = peer.by_study()

@@ -24,6 +24,7 @@ from dicom_node.worklist.dicom.query import worklist_query
 
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 #: PS3.3 section C.4.10, (0040,0020); a worklist knows no word for the others.
+ASCII_ONLY = ("AE", "AS", "CS", "DA", "DT", "TM", "UI")
 STEP_STATUS = {OrderStatus.SCHEDULED: "SCHEDULED", OrderStatus.IN_PROGRESS: "STARTED"}
 #: Table K.6-1: return keys of type 2 that an order does not know; always there, always empty.
 NOT_KNOWN = (
@@ -142,6 +143,8 @@ def _priority(level: Level | None) -> str:
 def _put(dataset: Dataset, keyword: str, value: object) -> None:
     tag, vr = _attribute(keyword)
     value = [] if value is None and vr == "SQ" else value
+    if vr in ASCII_ONLY and isinstance(value, str) and not value.isascii():
+        value = ""  # one item that cannot be encoded must not end the answer
     # What an HL7 message said is passed on as it came; a value too long for its VR is still the value.
     dataset.add(DataElement(tag, vr, value, validation_mode=config.IGNORE))
 

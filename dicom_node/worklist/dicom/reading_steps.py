@@ -48,7 +48,7 @@ class ReadingSteps:
     def __init__(self, configuration: Configuration, registry: Registry, provider: UpsProvider) -> None:
         node, worklist = configuration.node, configuration.worklist
         self._keep_seconds = worklist.keep_hours * 3600
-        self._nonclinical = worklist.allow_nonclinical
+        self._nonclinical = configuration.moves_nonclinical
         self._outgoing = node.outgoing
         # As a worklist manager is told by default: this one is the node itself.
         self._settings = UpsSettings(ae_title=node.ae_title, host=node.bind, port=node.port)

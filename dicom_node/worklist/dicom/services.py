@@ -84,7 +84,7 @@ def services_of(configuration: Configuration, registry: Registry) -> WorklistSer
     settings = configuration.worklist
     if not (settings.modality_worklist or settings.procedure_steps):
         return None
-    orders = RegistryOrders(registry, nonclinical=settings.allow_nonclinical)
+    orders = RegistryOrders(registry, nonclinical=configuration.moves_nonclinical)
     return WorklistServices(
         ModalityWorklist(orders) if settings.modality_worklist else None,
         provider_of(configuration, registry) if settings.procedure_steps else None,

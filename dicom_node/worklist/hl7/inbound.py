@@ -206,13 +206,16 @@ def _order(message: Message, pid: Segment, visit: Segment | None, group: _Group,
         placer_order_number=_order_number(message, group, 2),
         filler_order_number=_order_number(message, group, 3),
         study_instance_uid=_study_uid(message, group),
-        requested_procedure_id=_agreed("IPC-2", [message.value(row, 2) for row in group.ipc]) or message.value(obr, 19),
-        scheduled_step_id=message.value(ipc, 4) or message.value(obr, 20),
+        requested_procedure_id=_identifier(
+            "IPC-2, OBR-19",
+            _agreed("IPC-2", [message.value(row, 2) for row in group.ipc]) or message.value(obr, 19),
+        ),
+        scheduled_step_id=_identifier("IPC-4, OBR-20", message.value(ipc, 4) or message.value(obr, 20)),
         code_value=message.value(obr, 4, 1),
         code_meaning=message.value(obr, 4, 2),
         code_scheme=message.value(obr, 4, 3),
-        modality=message.value(ipc, 5) or message.value(obr, 24),
-        station_ae=message.value(ipc, 9),
+        modality=_code_string(message.value(ipc, 5) or message.value(obr, 24)),
+        station_ae=_code_string(message.value(ipc, 9)),
         scheduled_at=_scheduled_at(message, group),
         patient_class=message.value(visit, 2),
         referring_physician=_doctor(message, visit, 8),
@@ -230,7 +233,7 @@ def _order(message: Message, pid: Segment, visit: Segment | None, group: _Group,
 def _patient(message: Message, pid: Segment, settings: Hl7Listener) -> Patient:
     identifier, issuer = _patient_id(message, pid, 3, settings)
     sex = message.value(pid, 8).upper()
-    birth = re.match(r"\d{8}", message.value(pid, 7))
+    birth = re.match(r"[0-9]{8}", message.value(pid, 7))
     return Patient(
         patient_id=identifier,
         issuer=issuer,
@@ -304,6 +307,11 @@ def _scheduled_at(message: Message, group: _Group) -> str:
 
 def _doctor(message: Message, segment: Segment | None, number: int) -> str:
     return person.to_dicom(message.repetitions(segment, number), first=2) if segment is not None else ""
+
+
+def _code_string(text: str) -> str:
+    """The text as a value of CS or AE, empty when it can be none (PS3.5 section 6.2)."""
+    return text if text.isascii() and len(text) <= 16 and not _UNFIT.search(text) else ""
 
 
 def _identifier(where: str, text: str) -> str:

@@ -209,7 +209,7 @@ def _observations(change: PriorityChange, destination: Hl7Destination) -> list[S
         rows.append(("TX", _RESTRICTION, "", escape(change.marking), ""))
     for number, finding in enumerate(change.findings, 1):
         rows += _finding(finding, str(number), destination)
-    if not change.findings:
+    if change.judged and not change.findings:
         rows.append(("TX", _IMPRESSION, "", NO_FINDING, ""))
     rows.append(("TX", _PRIORITY, "", escape(f"{change.level.value} ({change.rule})"), ""))
     return [

@@ -26,7 +26,7 @@ def code_of(level: Level, overrides: Mapping[Level, str]) -> str:
 
 def level_of(text: str, overrides: Mapping[str, Level]) -> Level | None:
     """What an order says, or None for a word outside the tables. `overrides` comes first; case means nothing."""
-    word = text.strip().upper()
+    word = text.strip().upper() if text.isascii() else text.strip()
     site = {known.strip().upper(): level for known, level in overrides.items()}
     return site.get(word) or LEVELS.get(word)
 
@@ -34,10 +34,11 @@ def level_of(text: str, overrides: Mapping[str, Level]) -> Level | None:
 def highest(texts: Iterable[str], overrides: Mapping[str, Level]) -> tuple[Level | None, str]:
     """The highest level among an order's priority fields and the text that gave it.
 
-    Where none is known: None and the first text that says anything.
+    None, and the text, where any of them is not known: it may be the highest.
     """
-    said = [text for text in texts if text.strip()]
-    known = [(level, text) for text in said if (level := level_of(text, overrides)) is not None]
-    if not known:
-        return None, said[0] if said else ""
-    return max(known, key=lambda pair: _RANK[pair[0]])
+    said = [(text, level_of(text, overrides)) for text in texts if text.strip()]
+    for text, level in said:
+        if level is None:
+            return None, text
+    known = [(level, text) for text, level in said if level is not None]
+    return max(known, key=lambda pair: _RANK[pair[0]], default=(None, ""))

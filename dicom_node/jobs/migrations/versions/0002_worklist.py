@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("message_id", sa.Integer(), nullable=False),
         sa.Column("order_id", sa.Integer(), nullable=True),
+        sa.Column("study_id", sa.String(length=32), nullable=True),
         sa.Column("study_instance_uid", sa.String(length=200), nullable=False),
         sa.Column("accession_number", sa.String(length=200), nullable=False),
         sa.Column("patient_id", sa.String(length=200), nullable=False),
@@ -89,11 +90,13 @@ def upgrade() -> None:
         sa.Column("corrected", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["message_id"], ["messages.id"], name=op.f("fk_final_reports_message_id")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_final_reports_order_id")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_final_reports_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_final_reports")),
     )
     with op.batch_alter_table("final_reports", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_final_reports_accession_number"), ["accession_number"], unique=False)
         batch_op.create_index(batch_op.f("ix_final_reports_order_id"), ["order_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_final_reports_study_id"), ["study_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_final_reports_study_instance_uid"), ["study_instance_uid"], unique=False)
 
     op.create_table(
@@ -126,6 +129,8 @@ def upgrade() -> None:
 
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.add_column(sa.Column("change_id", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("level", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("previous", sa.String(length=16), nullable=True))
         batch_op.alter_column("result_id", existing_type=sa.INTEGER(), nullable=True)
         batch_op.alter_column("path", existing_type=sa.VARCHAR(length=200), nullable=True)
         batch_op.create_unique_constraint(
@@ -164,6 +169,8 @@ def downgrade() -> None:
         batch_op.drop_constraint(batch_op.f("uq_deliveries_change_id_destination"), type_="unique")
         batch_op.alter_column("path", existing_type=sa.VARCHAR(length=200), nullable=False)
         batch_op.alter_column("result_id", existing_type=sa.INTEGER(), nullable=False)
+        batch_op.drop_column("previous")
+        batch_op.drop_column("level")
         batch_op.drop_column("change_id")
 
     with op.batch_alter_table("changes", schema=None) as batch_op:
@@ -172,6 +179,7 @@ def downgrade() -> None:
     op.drop_table("changes")
     with op.batch_alter_table("final_reports", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_final_reports_study_instance_uid"))
+        batch_op.drop_index(batch_op.f("ix_final_reports_study_id"))
         batch_op.drop_index(batch_op.f("ix_final_reports_order_id"))
         batch_op.drop_index(batch_op.f("ix_final_reports_accession_number"))
 

@@ -203,10 +203,13 @@ def test_the_list_is_served_whole_as_a_fragment_and_as_json(console: Console, re
     assert listed[0]["age_seconds"] >= 9000
 
 
+MARKED = {"model": {"allow_nonclinical": True}}
+
+
 def test_the_list_is_of_the_hours_and_models_that_the_site_wants(registry: ListedRegistry, tmp_path: Path) -> None:
     wanted = {"keep_hours": 2.0, "allow_nonclinical": True}
     [port] = free_ports(1)
-    settings = configuration_from({"node": {"storage": ".", "http_port": port}, "worklist": wanted}, tmp_path)
+    settings = configuration_from({"node": {"storage": ".", "http_port": port}, "worklist": wanted} | MARKED, tmp_path)
     running = Console(settings, registry)
     running.start()
     before = time.time()

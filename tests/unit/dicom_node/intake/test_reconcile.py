@@ -107,6 +107,8 @@ def test_a_spool_without_any_file_is_not_mounted_rather_than_lost(node: Node) ->
     with pytest.raises(ConfigurationError, match="is it mounted"):
         node.reconcile()
     assert set(node.standings().values()) == {"current"}
+    (node.spool.folder / reconciliation.FILES_ARE_LOST).touch()
+    assert node.reconcile().lost == 3
 
 
 def test_a_study_is_recorded_whole(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

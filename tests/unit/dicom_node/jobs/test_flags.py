@@ -39,6 +39,12 @@ def claimed(registry: Registry, destination: str = "ris") -> Delivery:
     return delivery
 
 
+def delivery_state(registry: Registry) -> tuple[str, str | None]:
+    found = registry.study(UID)
+    assert found is not None
+    return found.deliveries[-1].state, found.deliveries[-1].last_error
+
+
 def note(registry: Registry) -> str:
     return registry.plan_priority(STUDY, 300, nonclinical=False).note
 
@@ -249,14 +255,130 @@ def test_undo_leaves_alone_what_somebody_else_changed_since(registry: Registry) 
 def test_a_person_raises_and_nobody_lowers(registry: Registry) -> None:
     tell(registry, placed())
     receive(registry)
-    finish(registry, level=Level.ELEVATED)
-    plan = registry.raise_priority(STUDY, Level.CRITICAL, (RIS, MANAGER), 300)
+    finish(registry, level=Level.ELEVATED, told=(RIS, MANAGER))
+    plan = registry.raise_priority(STUDY, Level.CRITICAL, (), 300)
     assert plan.change is not None
     assert (plan.change.level, plan.change.previous) == (Level.CRITICAL, Level.ELEVATED)
     with pytest.raises(PermanentError, match="never lowered"):
-        registry.raise_priority(STUDY, Level.URGENT, (RIS,), 310)
+        registry.raise_priority(STUDY, Level.URGENT, (), 310)
     assert [change.level for change in sent(registry)] == [Level.ELEVATED, Level.CRITICAL]
-    assert [change.level for change in sent(registry, "manager")] == [Level.CRITICAL]
+    assert [change.level for change in sent(registry, "manager")] == [Level.ELEVATED, Level.CRITICAL]
+
+
+def test_what_the_order_says_meanwhile_is_not_lowered_by_what_waited(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    registry.postpone(claimed(registry), "the RIS is down", 300)
+    tell(registry, placed(order(priority=Level.CRITICAL, priority_text="S"), OrderAction.CHANGE), at=280)
+    assert sent(registry) == []
+    assert delivery_state(registry) == ("withdrawn", flags.OVERTAKEN)
+
+
+@pytest.mark.parametrize("action", [OrderAction.CANCEL, OrderAction.CHANGE])
+def test_what_waited_is_not_sent_to_an_order_that_is_gone_or_says_something_unknown(
+    registry: Registry, action: OrderAction
+) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    tell(registry, placed(order(priority=None, priority_text="ASAP"), action), at=280)
+    assert sent(registry) == []
+
+
+def test_an_undo_that_waited_leaves_alone_what_somebody_changed_meanwhile(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    sent(registry)
+    registry.undo_priority(STUDY, 300)
+    tell(registry, placed(order(priority=Level.CRITICAL, priority_text="S"), OrderAction.CHANGE), at=310)
+    assert sent(registry) == []
+
+
+def test_an_undo_gives_each_peer_back_what_it_had_and_nothing_to_one_that_was_not_changed(registry: Registry) -> None:
+    other = Listener("other", "ups")
+    tell(registry, placed())
+    receive(registry)
+    finish(registry, told=(RIS, MANAGER, other))
+    sent(registry)
+    assert len(sent(registry, "manager", previous=Level.ELEVATED)) == 1
+    assert len(sent(registry, "other")) == 1, "it had that priority already, and said nothing of a change"
+    registry.undo_priority(STUDY, 400)
+    assert [change.level for change in sent(registry)] == [Level.ROUTINE]
+    assert [change.level for change in sent(registry, "manager")] == [Level.ELEVATED]
+    assert sent(registry, "other") == []
+
+
+def test_an_undone_wish_of_a_person_does_not_silence_the_model(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    registry.raise_priority(STUDY, Level.CRITICAL, (RIS,), 150)
+    registry.undo_priority(STUDY, 160)
+    finish(registry, level=Level.CRITICAL)
+    assert [change.level for change in sent(registry)] == [Level.CRITICAL]
+
+
+def test_an_undo_says_of_findings_and_marking_what_was_said_before(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry, training_state="phantom", nonclinical=True)
+    sent(registry)
+    registry.undo_priority(STUDY, 300)
+    [undo] = sent(registry)
+    assert [finding.meaning for finding in undo.findings] == ["Glioma"]
+    assert "phantom" in undo.marking
+
+
+def test_what_no_model_judged_says_nothing_of_findings(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    registry.raise_priority(STUDY, Level.CRITICAL, (RIS,), 150)
+    assert [change.judged for change in sent(registry)] == [False]
+
+
+def test_an_echo_of_what_was_sent_is_no_other_persons_change(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry, level=Level.ELEVATED)
+    sent(registry)
+    tell(registry, placed(order(priority=Level.URGENT, priority_text="A"), OrderAction.CHANGE), at=290)
+    registry.undo_priority(STUDY, 300)
+    assert [change.level for change in sent(registry)] == [Level.ROUTINE], "elevated went out as A and came back as A"
+
+
+def test_a_priority_that_became_unknown_is_not_undone(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    sent(registry)
+    tell(registry, placed(order(priority=None, priority_text="SUPERSTAT"), OrderAction.CHANGE), at=290)
+    assert registry.undo_priority(STUDY, 300).listeners == ()
+
+
+def test_a_late_image_does_not_take_a_flagged_study_down_the_list(registry: Registry) -> None:
+    receive(registry)
+    finish(registry, level=Level.CRITICAL, told=())
+    receive(registry, at=300)
+    [entry] = registry.worklist(0, nonclinical=False)
+    assert (entry.level, entry.state) == (Level.CRITICAL, "complete")
+
+
+def test_a_study_of_two_patients_has_no_level_and_tells_nobody(registry: Registry) -> None:
+    receive(registry)
+    finish(registry, level=Level.CRITICAL)
+    receive(registry, at=300, patient_key="x:y:z")
+    tell(registry, placed(), at=400)
+    assert sent(registry) == []
+    assert [entry.level for entry in registry.worklist(0, nonclinical=False)] == [Level.ROUTINE]
+
+
+def test_images_that_name_no_patient_have_no_order(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry, patient_key="")
+    finish(registry)
+    assert sent(registry) == []
+    assert note(registry) == OTHER_PATIENT
 
 
 def test_a_refused_priority_is_told_again_when_a_person_asks(registry: Registry) -> None:
@@ -283,12 +405,12 @@ def test_the_first_acknowledgement_ends_the_clock_and_what_came_late_is_counted(
     tell(registry, placed())
     receive(registry, at=100)
     finish(registry, told=(RIS, MANAGER))
-    assert registry.flag_times(BOUNDS).waiting == 1
+    assert registry.flag_times(BOUNDS, 150).overdue == 1
     registry.delivered(claimed(registry, "manager"), 180)
     registry.delivered(claimed(registry), 220)
-    assert registry.flag_times(BOUNDS) == FlagTimes(((79.0, 0), (80.0, 1)), 1, 80.0, 0, 0)
+    assert registry.flag_times(BOUNDS, 150) == FlagTimes(((79.0, 0), (80.0, 1)), 1, 80.0, 0, 0, 0)
     registry.note_reading(UID, 170)
-    assert registry.flag_times(BOUNDS).too_late == 1
+    assert registry.flag_times(BOUNDS, 150).too_late == 1
 
 
 LEVELS = st.sampled_from(list(Level))

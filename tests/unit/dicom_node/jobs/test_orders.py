@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,54 @@ def test_a_late_message_with_a_retired_id_still_finds_the_order_and_does_not_und
     tell(registry, placed(order(station_ae="MR1"), OrderAction.CHANGE), at=70)
     [one] = known(registry)
     assert (one.patient.patient_id, one.station_ae) == ("P7", "MR1")
+
+
+def test_a_merge_into_the_id_that_the_order_already_has_brings_the_flag(registry: Registry) -> None:
+    tell(registry, placed(order(patient=replace(PATIENT, patient_id="P7"))))
+    receive(registry)
+    finish(registry)
+    assert registry.claim_delivery("o", "ris", 460, 400) is None
+    tell(registry, PatientsMerged(Patient("P7"), Patient("P1")), at=410)
+    assert registry.claim_delivery("o", "ris", 480, 420) is not None
+
+
+def test_a_merge_at_one_hospital_says_nothing_of_another(registry: Registry) -> None:
+    one = order(patient=Patient("5", "HOSP_B", "Roe^Jim", "19800101"))
+    tell(registry, placed(one))
+    tell(registry, PatientsMerged(Patient("7", "HOSP_A"), Patient("5", "HOSP_A")), at=60)
+    with pytest.raises(PermanentError, match="another patient"):
+        tell(registry, placed(order(patient=Patient("7", "HOSP_C", "Poe^Ann", "19900101")), OrderAction.CHANGE), at=70)
+    assert known(registry) == [one]
+
+
+@pytest.mark.parametrize(
+    ("report", "why"),
+    [
+        (FinalReport(Order(ROE, accession_number=ACCESSION), "normal", 300.0), "another patient's"),
+        (FinalReport(Order(PATIENT, accession_number=ACCESSION), "normal", 50.0), "final before the first image"),
+    ],
+)
+def test_a_report_of_something_else_leaves_the_study_on_the_list(
+    registry: Registry, report: FinalReport, why: str
+) -> None:
+    receive(registry)
+    tell(registry, report, at=310)
+    assert len(registry.worklist(0, nonclinical=False)) == 1, why
+
+
+def test_a_report_for_one_of_two_studies_of_an_accession_number_ends_neither(registry: Registry) -> None:
+    receive(registry)
+    receive(registry, "1.2.4", at=110)
+    tell(registry, FinalReport(Order(PATIENT, accession_number=ACCESSION), "normal", 300.0), at=310)
+    assert len(registry.worklist(0, nonclinical=False)) == 2
+
+
+def test_the_same_message_at_once_on_two_connections_takes_effect_once(registry: Registry) -> None:
+    kept = registry.keep_message(b"MSH|1", "d1", "192.0.2.1", 10)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(registry.apply_message, kept.id, (placed(),), 20.0, nonclinical=False)
+    assert len(known(registry)) == 1
 
 
 def test_merges_in_a_circle_and_of_unknown_patients_end(registry: Registry) -> None:

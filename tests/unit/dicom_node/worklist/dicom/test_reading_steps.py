@@ -336,7 +336,9 @@ def test_the_sites_permission_for_models_that_are_not_clinical_is_passed_on(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for allowed in (False, True):
-        configuration = configuration_from({"worklist": {"allow_nonclinical": allowed}}, tmp_path)
+        configuration = configuration_from(
+            {"worklist": {"allow_nonclinical": allowed}, "model": {"allow_nonclinical": True}}, tmp_path
+        )
         made = ReadingRoom(configuration, registry, monkeypatch)
         made.update()
         assert made.asked == [allowed]

@@ -48,6 +48,7 @@ def test_what_we_write_is_never_read_as_lower() -> None:
 
 
 def test_the_highest_of_several_counts_and_an_unknown_one_is_kept_as_text() -> None:
-    assert highest(["R", "", "S", "X"], {}) == (Level.CRITICAL, "S")
+    assert highest(["R", "", "S"], {}) == (Level.CRITICAL, "S")
+    assert highest(["R", "", "S", "X"], {}) == (None, "X"), "an unknown word may be the highest"
     assert highest(["", "X", "Y"], {}) == (None, "X")
     assert highest([], {}) == (None, "")
