@@ -112,6 +112,13 @@ def test_a_study_without_result_is_not_said_to_have_no_finding() -> None:
     assert "no finding" in Text(whole([entry(findings=(), state="delivered")], time.time())).text
 
 
+def test_of_many_findings_the_strongest_are_named_and_the_others_counted() -> None:
+    text = Text(whole([entry(findings=tuple(f"finding {number}" for number in range(9)))], time.time())).text
+    assert "finding 5" in text
+    assert "finding 6" not in text
+    assert "and 3 more" in text
+
+
 def test_what_needs_a_person_stands_in_words() -> None:
     text = Text(whole([entry(too_late=True, note="not sent: no order is known")], time.time())).text
     assert "too late: reading had begun" in text
