@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_node.base.errors import PermanentError
-from dicom_node.base.orders import Delivery, Listener, OrderAction, Outcome, PriorityChange
+from dicom_node.base.orders import (
+    Delivery,
+    FinalReport,
+    Listener,
+    Order,
+    OrderAction,
+    Outcome,
+    Patient,
+    PatientCorrected,
+    PriorityChange,
+)
 from dicom_node.base.types import Level
 from dicom_node.jobs import flags
 from dicom_node.jobs.flags import needing
@@ -284,6 +294,33 @@ def test_what_waited_is_not_sent_to_an_order_that_is_gone_or_says_something_unkn
     finish(registry)
     tell(registry, placed(order(priority=None, priority_text="ASAP"), action), at=280)
     assert sent(registry) == []
+
+
+def test_what_waited_is_not_sent_to_an_order_that_became_another_persons(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    tell(registry, PatientCorrected(Patient("P1", name="Roe^Jim", birth_date="19800101")), at=280)
+    assert sent(registry) == []
+
+
+def test_what_waited_names_the_patient_as_corrected_since(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    tell(registry, PatientCorrected(Patient("P1", sex="M")), at=280)
+    [change] = sent(registry)
+    assert change.order is not None
+    assert change.order.patient.sex == "M"
+
+
+def test_nothing_is_told_once_the_report_is_final(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry)
+    tell(registry, FinalReport(Order(PATIENT, filler_order_number="FI1"), "normal", 270.0), at=280)
+    assert sent(registry) == []
+    assert note(registry) == flags.FINAL
 
 
 def test_an_undo_that_waited_leaves_alone_what_somebody_changed_meanwhile(registry: Registry) -> None:

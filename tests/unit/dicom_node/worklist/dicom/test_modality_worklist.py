@@ -69,3 +69,10 @@ def test_a_long_code_and_one_without_a_scheme() -> None:
 def test_an_offset_of_the_scheduled_moment_is_not_part_of_its_time() -> None:
     step = item_of(order("1", scheduled_at="20260105083000-0500"), None).ScheduledProcedureStepSequence[0]
     assert (step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime) == ("20260105", "083000")
+
+
+def test_a_text_that_its_vr_cannot_hold_is_left_out_and_the_item_stays() -> None:
+    item = item_of(order("1", modality="МР", station_ae="РЕНТГЕН", birth_date="١٩٧٠٠١٠١"), None)
+    [step] = item.ScheduledProcedureStepSequence
+    assert (step.Modality, step.ScheduledStationAETitle, item.PatientBirthDate) == ("", "", "")
+    assert item.AccessionNumber == "A1"
