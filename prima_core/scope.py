@@ -23,9 +23,10 @@ from itertools import groupby
 
 from prima_core.anatomy import anatomy_of
 from prima_core.base.errors import OutOfScope
+from prima_core.base.mr_images import MR_IMAGES
 from prima_core.base.types import SetAside
 from prima_core.exclusion import Exclusion
-from prima_core.volume.headers import MR_IMAGES, ImageHeader, StudyFiles, fold
+from prima_core.volume.headers import ImageHeader, StudyFiles, fold
 
 
 @dataclass(frozen=True)

@@ -104,13 +104,11 @@ class GlobalSubscription:
 class Background:
     """What the registry knows of a study for its work item.
 
-    order: where one is certain. report: path of the newest report in the outgoing folder. marking: what must stand
-    beside a result of a model that is not clinical, else empty.
+    order: where one is certain. report: path of the newest report in the outgoing folder.
     """
 
     order: Order | None = None
     report: str | None = None
-    marking: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,14 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
-    EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
 )
 
 from dicom_node.base.errors import NotDicom, PermanentError
 from prima_core.base.bounded import Allowance, bounded
+from prima_core.base.mr_images import MR_IMAGES
 from prima_core.base.patient import patient_key
-
-MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018

@@ -1,4 +1,4 @@
-"""Reading priorities that destinations are told: never lower than what is known, once each, and always undoable.
+"""Reading priorities that destinations are told: never lower than what is known, once each, and undoable.
 
 A change is decided whenever something it rests on changes: a result, an order, a person's wish. It is written down with
 its deliveries in the transaction of its cause.
@@ -100,8 +100,10 @@ class FlagBook(OrderBook):
             told, ordered = self._told(connection, study), match.order.priority if match.order else None
             news = needing(level, ordered, told, listeners, match.order is not None)
             rule = f"raised to {level} by a person"
-            change = self._change(connection, row, match, level, rule, at, result=result)
-            self._queue(connection, row, change, [_Told(one, previous=ordered) for one in news], PERSON, result)
+            # A model that is not clinical has no part in a person's wish, and so does not hold it back.
+            judge = result if result is not None and result.training_state == CLINICAL else None
+            change = self._change(connection, row, match, level, rule, at, result=judge)
+            self._queue(connection, row, change, _with_previous(news, ordered, told), PERSON, judge)
             return Plan(change, news, "" if news else _why_not(level, ordered, listeners, match))
 
     def undo_priority(self, study: str, at: float) -> Plan:
@@ -165,7 +167,7 @@ class FlagBook(OrderBook):
         if plan.change is None:
             return
         ordered = plan.change.order.priority if plan.change.order else None
-        news = [_Told(one, previous=_highest(ordered, told.get(one.name))) for one in plan.listeners]
+        news = _with_previous(plan.listeners, ordered, told)
         self._queue(connection, row, plan.change, news, MODEL, self._result(connection, row))
         log(Event.PRIORITY_RAISED, study=study, priority=plan.change.level.value, count=len(plan.listeners))
 
@@ -333,13 +335,13 @@ class FlagBook(OrderBook):
 
     @staticmethod
     def _still_stands(match: Match, change: Any) -> bool:
-        """Whether nobody gave the order another priority since: it has ours, or still the one from before."""
-        if match.order is None:
-            return change.order is None
-        now = match.order.priority
+        """Whether nobody gave the order another priority since: it has ours, or still the one it had then."""
+        if match.order is None or change.order is None:
+            return change.order is None  # told without an order: the peer is asked what it has
+        now, then = match.order.priority, change.order["priority"]
         if now is None:
-            return change.previous is None
-        return same_word(now, change.level) or now == change.previous
+            return then is None
+        return same_word(now, change.level) or now in (then, change.previous)
 
 
 @dataclass(frozen=True)
@@ -370,6 +372,11 @@ def _changed_nothing(delivery: Any) -> bool:
 def _is_same_order(one: Order, other: Order) -> bool:
     keys = ("placer_order_number", "filler_order_number")
     return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _with_previous(listeners: Sequence[Listener], ordered: Level | None, told: Mapping[str, Level]) -> list[_Told]:
+    """What each listener has before it is told: the order's priority, or what it was told since."""
+    return [_Told(one, previous=_highest(ordered, told.get(one.name))) for one in listeners]
 
 
 def _highest(*levels: Level | None) -> Level | None:

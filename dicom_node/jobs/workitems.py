@@ -12,7 +12,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.base.types import CLINICAL
 from dicom_node.base.workitems import (
     Background,
     DuplicateWorkitem,
@@ -27,7 +26,7 @@ from dicom_node.base.workitems import (
     Workitem,
 )
 from dicom_node.jobs.flags import FlagBook
-from dicom_node.jobs.tables import results, studies
+from dicom_node.jobs.tables import studies
 from dicom_node.jobs.worklist_tables import global_subscriptions, subscriptions, ups_events, workitems
 
 PAGE = 100  # a work item may have megabytes
@@ -192,15 +191,8 @@ class WorkitemBook(FlagBook):
             row = connection.execute(sa.select(studies).where(studies.c.id == study)).one_or_none()
             if row is None:
                 return Background()
-            newest = sa.select(results).where(results.c.study_id == study).order_by(results.c.revision.desc()).limit(1)
-            result = connection.execute(newest).one_or_none()
-            order = self._match(connection, row).order
-        if result is None:
-            return Background(order)
-        clinical = result.training_state == CLINICAL
-        return Background(
-            order, result.path, "" if clinical else f"{result.training_state} model, not for clinical use"
-        )
+            result = self._newest_result(connection, row)
+            return Background(self._match(connection, row).order, result.path if result is not None else None)
 
     @staticmethod
     def _subscribers_of(connection: sa.Connection, sop_instance_uid: str) -> list[str]:

@@ -23,11 +23,11 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
 from dicom_node.base.errors import ReportError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import study_id
+from prima_core.base.mr_images import MR_IMAGES
 from prima_core.base.patient import contradiction, patient_key
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -35,7 +35,6 @@ OF_PATIENT = ("PatientName", "PatientID")
 IDENTITY = (*OF_PATIENT, "IssuerOfPatientID", "AccessionNumber")
 TYPE_2 = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName")
 TYPE_3 = ("StudyDescription", "TypeOfPatientID", "PatientAge", "AdmissionID", "TimezoneOffsetFromUTC")
-MR_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 MAX_REQUESTS = 100
 UNREADABLE = (

@@ -17,14 +17,10 @@ from pathlib import Path
 import numpy as np
 from pydicom import config
 from pydicom.datadict import tag_for_keyword
-from pydicom.uid import (
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
 
 from prima_core.base.bounded import Allowance
 from prima_core.base.errors import OutOfScope, TwoPatients, UnusableSeries
+from prima_core.base.mr_images import ENHANCED
 from prima_core.base.patient import contradiction, patient_key
 from prima_core.base.types import SetAside
 from prima_core.volume.attributes import Attributes
@@ -46,8 +42,6 @@ _TOO_MUCH = "a header of more elements and sequence items than that of any image
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ı": "i"})
 _AGE_UNITS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
-_ENHANCED = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
-MR_IMAGES = frozenset({MRImageStorage, *_ENHANCED})
 
 _KEYWORDS = [
     "SpecificCharacterSet",
@@ -296,7 +290,7 @@ def _pixel_element(image: Attributes, path: Path, transfer_syntax: str, value: P
 
 def _frames(image: Attributes, pixels: PixelElement) -> tuple[Frame, ...] | str:
     """The planes of an image, or why there are none."""
-    if image.text("SOPClassUID") in _ENHANCED:
+    if image.text("SOPClassUID") in ENHANCED:
         frames = enhanced_frames(image)
         return frames if len(frames) == pixels.frames else "per-frame functional groups do not fit the number of frames"
     if pixels.frames != 1:

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from safetensors.numpy import load_file, save_file
 
 from dicom_node.admin import main as command_line
+from dicom_node.base.config import load_configuration
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event as LogEvent
 from dicom_node.demo.archive import AE_TITLE, Archive
@@ -239,6 +240,38 @@ def test_what_the_node_writes_of_itself_names_no_patient_and_no_study(site: Site
     log = site.node.log()
     assert "study reported" in log
     assert not [word for word in ("SECRET99", "Hidden", "ACC9999", study.study_uid, "19700101") if word in log]
+
+
+def test_a_file_that_is_gone_when_the_study_runs_makes_its_report_partial(tmp_path: Path, random_bundle: Path) -> None:
+    study = StudyFacts()
+    node = Node(tmp_path, random_bundle, model={"retry_seconds": 0.001})
+    with receiver(tmp_path) as receiving:
+        assert set(send(receiving.port, small_study(study))) == {0}
+        receiving.standings()
+    now = time.time()
+    node.registry.close_quiet(quiet_since=now, opened_before=0, at=now)
+    files = sorted(node.configuration.node.spool.glob("*/*.dcm"))
+    files[0].unlink()
+    worker = load_worker(node.configuration, node.registry, Event(), Pulse(), "worker-")
+    for _ in range(2):  # the second try may come with the first, so soon is it due
+        worker.work_once(Event())
+    found = node.study(study.study_uid)
+    assert (found.state, node.registry.standings(found.id)["lost"]) == ("reported", 1)
+    assert [one.reason for one in node.registry.history(found.id) if one.to_state == "failed"] == [
+        "images of the study are missing from the spool"
+    ]
+    [report] = node.configuration.node.outgoing.glob("*.dcm")
+    assert dcmread(report).CompletionFlag == "PARTIAL"
+    node.registry.close()
+
+
+def test_processes_run_on_the_configuration_that_the_node_was_started_with(site: Site) -> None:
+    node = site.node
+    frozen = node.configuration.node.storage / "configuration.json"
+    assert load_configuration(frozen) == node.configuration
+    assert frozen.stat().st_mode & 0o777 == 0o600, "it may hold the database's password"
+    for pid in node.running().values():
+        assert str(frozen) in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 def test_an_untrained_model_reports_and_its_result_stays_until_the_site_allows_it(

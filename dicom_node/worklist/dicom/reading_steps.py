@@ -136,7 +136,7 @@ class ReadingSteps:
             rule=entry.rule or "nothing asks for more",
             at=entry.waiting_since,
             order=replace(order, accession_number=order.accession_number or entry.accession_number),
-            marking=known.marking if entry.source == MODEL else "",
+            marking=entry.marking if entry.source == MODEL else "",
         )
         return ups_user.attributes_of(change, self._settings)
 

@@ -16,7 +16,6 @@ LEVELS: Mapping[str, Level] = {
     "T": Level.URGENT,
     "R": Level.ROUTINE,
 }
-_RANK = {level: rank for rank, level in enumerate(Level)}
 
 
 def code_of(level: Level, overrides: Mapping[Level, str]) -> str:
@@ -41,4 +40,4 @@ def highest(texts: Iterable[str], overrides: Mapping[str, Level]) -> tuple[Level
         if level is None:
             return None, text
     known = [(level, text) for text, level in said if level is not None]
-    return max(known, key=lambda pair: _RANK[pair[0]], default=(None, ""))
+    return max(known, key=lambda pair: pair[0].severity, default=(None, ""))

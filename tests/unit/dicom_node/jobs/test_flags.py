@@ -418,6 +418,26 @@ def test_images_that_name_no_patient_have_no_order(registry: Registry) -> None:
     assert note(registry) == OTHER_PATIENT
 
 
+def test_undoing_a_persons_wish_leaves_the_models_flag(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry, level=Level.ELEVATED)
+    registry.raise_priority(STUDY, Level.CRITICAL, (), 300)
+    sent(registry)
+    registry.undo_priority(STUDY, 400)
+    assert [change.level for change in sent(registry)] == [Level.ELEVATED]
+
+
+def test_a_persons_wish_goes_out_whatever_the_model_is_and_says_nothing_in_its_name(registry: Registry) -> None:
+    tell(registry, placed())
+    receive(registry)
+    finish(registry, training_state="phantom")
+    registry.raise_priority(STUDY, Level.CRITICAL, (), 300)
+    change = claimed(registry).change
+    assert change is not None
+    assert (change.findings, change.marking, change.judged) == ((), "", False)
+
+
 def test_a_refused_priority_is_told_again_when_a_person_asks(registry: Registry) -> None:
     tell(registry, placed())
     receive(registry)

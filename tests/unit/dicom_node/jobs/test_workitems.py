@@ -304,15 +304,14 @@ def test_the_background_of_a_study(registry: Registry) -> None:
     tell(registry, placed())
     known = registry.background(STUDY)
     assert known.order == order()
-    assert (known.report, known.marking) == (None, "")
-    finish(registry, level=Level.URGENT, training_state="phantom")
-    known = registry.background(STUDY)
-    assert known.report is not None
-    assert known.marking == "phantom model, not for clinical use"
+    assert known.report is None
+    finish(registry, level=Level.URGENT)
+    assert registry.background(STUDY).report is not None
 
 
 def test_a_later_image_takes_no_marking_away(registry: Registry) -> None:
     receive(registry)
     finish(registry, training_state="untrained")
     receive(registry, at=300.0, accession=ACCESSION)
-    assert registry.background(STUDY).marking == "untrained model, not for clinical use"
+    [entry] = registry.worklist(0, nonclinical=True)
+    assert entry.marking == "untrained model, not for clinical use"

@@ -280,7 +280,7 @@ def test_what_a_model_that_is_not_clinical_said_is_marked(
 ) -> None:
     receive(registry)
     finish(registry, training_state="phantom")
-    room.update(entry(source=source))
+    room.update(entry(source=source, marking="phantom model, not for clinical use"))
     for keyword in ("ProcedureStepLabel", "WorklistLabel", "CommentsOnTheScheduledProcedureStep"):
         assert text(room.only, keyword).startswith("phantom model, not for clinical use: ") is marked
 

@@ -1,0 +1,29 @@
+"""What a process says of itself: it lives while its work moves on, and no longer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from dicom_node import service
+from dicom_node.jobs.pulse import Pulse
+from dicom_node.service import Heartbeat
+from support.studies import new_registry
+
+
+@pytest.mark.parametrize(("patience", "alive"), [(600.0, True), (0.0, False)])
+def test_a_process_whose_work_stands_still_falls_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, alive: bool
+) -> None:
+    signs: list[bytes] = []
+    monkeypatch.setattr(service.os, "write", lambda descriptor, sign: signs.append(sign) or len(sign))
+    monkeypatch.setattr(Heartbeat, "_run", lambda _: None)
+    registry = new_registry(tmp_path)
+    beat = Heartbeat(registry, "worker", threading.Event())
+    beat.pulse = Pulse(patience)
+    beat.say("ready")
+    assert bool(signs) == alive
+    assert [(one.name, one.pid) for one in registry.processes()] == ([("worker", os.getpid())] if alive else [])
