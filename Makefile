@@ -1,4 +1,5 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
+# make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -6,15 +7,21 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CONSTRAINTS := deploy/constraints.txt
 
-.PHONY: demo test install install-test peers lint check bench clean
+RUN ?= speedrun
+
+.PHONY: demo test speedrun install install-test install-training peers lint check bench clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
 
 test: install-test peers lint check
 
+speedrun: install-training
+	$(VENV)/bin/python -m training.speedrun --out $(RUN) $(SPEEDRUN_ARGS)
+
 install: $(VENV)/.installed-demo
 install-test: $(VENV)/.installed-test
+install-training: $(VENV)/.installed-training
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'

@@ -70,21 +70,29 @@ def prepare_selection(
 def prepare_series(images: SeriesImages, max_kept_tokens: int) -> PreparedSeries:
     """One series as its kept patches. Raises UnusableSeries with the reason."""
     stack = choose_volume(images.images)
-    volume = read_volume(stack)
-    patches, token_ids, step = _within_limit(volume, max_kept_tokens)
-    used = volume.slices[::step]
-    thinning = (f"one slice in {step} of {len(volume.slices)} was used, to keep at most {max_kept_tokens} patches",)
     described = stack.slices[0].image
+    name = series_name(described.series_description, described.protocol_name, images.series_instance_uid)
+    notes = (*images.notes, *stack.notes)
+    return prepare_volume(read_volume(stack), images.series_instance_uid, name, max_kept_tokens, notes)
+
+
+def prepare_volume(
+    volume: Volume, series_instance_uid: str, name: str, max_kept_tokens: int, notes: tuple[str, ...] = ()
+) -> PreparedSeries:
+    """The kept patches of a volume, wherever it comes from. Raises UnusableSeries with the reason."""
+    patches, token_ids, step = _within_limit(volume, max_kept_tokens)
+    slices = volume.voxels.shape[volume.thin_axis]
+    thinning = (f"one slice in {step} of {slices} was used, to keep at most {max_kept_tokens} patches",)
     return PreparedSeries(
-        series_instance_uid=images.series_instance_uid,
-        name=series_name(described.series_description, described.protocol_name, images.series_instance_uid),
+        series_instance_uid=series_instance_uid,
+        name=name,
         patches=patches.gather(np.unique(token_ids)),
         token_ids=token_ids,
         coordinates=patches.coordinates(token_ids),
         thin_axis=volume.thin_axis,
         tokens_total=len(patches.fill),
-        sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in used)),
-        notes=(*images.notes, *stack.notes, *(thinning if step > 1 else ())),
+        sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in volume.slices[::step])),
+        notes=(*notes, *(thinning if step > 1 else ())),
     )
 
 
@@ -98,5 +106,5 @@ def _within_limit(volume: Volume, limit: int) -> tuple[PatchGrid, npt.NDArray[np
         if len(token_ids) <= limit:
             return patches, token_ids, step
         step = max(step + 1, step * len(token_ids) // limit)
-        if len(volume.slices) // step < LEAST_SLICES:
+        if volume.voxels.shape[volume.thin_axis] // step < LEAST_SLICES:
             raise UnusableSeries(f"more than {limit} patches would be kept however few slices are used")

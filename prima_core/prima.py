@@ -81,7 +81,7 @@ class Prima(nn.Module):
         study_BP = self.study_embeddings(studies, self.series_embeddings(studies, latents))
         clip_BV = self.study_vit.clip_vector(study_BP)
         clock.lap("study_model")
-        logits = self.heads(study_BP)
+        logits = self.heads(study_BP, clip_BV)
         clock.lap("heads")
         predictions = [
             StudyPrediction(

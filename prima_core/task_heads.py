@@ -1,6 +1,6 @@
-"""Task heads: the study embedding → logits of diagnoses, referrals and priority.
+"""Task heads: the study embedding (or the CLIP image vector) → logits of diagnoses, referrals and priority.
 
-Legend of the suffixes: B studies, P study embedding width, n outputs of one head.
+Legend of the suffixes: B studies, P study embedding width, V CLIP vector width, X either, n outputs of one head.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Head(nn.Module):
         widths = (*shape.widths, len(shape.outputs))
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
-    def forward(self, study_BP: Tensor) -> Tensor:
-        hidden = study_BP
+    def forward(self, input_BX: Tensor) -> Tensor:
+        hidden = input_BX
         for layer in self.layers[:-1]:
             hidden = layer(hidden).relu()
         result_Bn: Tensor = self.layers[-1](hidden)
@@ -40,12 +40,12 @@ class TaskHeads(nn.Module):
         self.thresholds = thresholds
         self.mlps = nn.ModuleList(Head(shape) for shape in shapes)
 
-    def forward(self, study_BP: Tensor) -> list[dict[str, dict[str, float]]]:
+    def forward(self, study_BP: Tensor, clip_BV: Tensor) -> list[dict[str, dict[str, float]]]:
         """For each study {task: {output: logit}}, the output's threshold already subtracted where it has one."""
         studies: list[dict[str, dict[str, float]]] = [{} for _ in range(len(study_BP))]
         for shape, mlp in zip(self.shapes, self.mlps, strict=True):
             thresholds = self.thresholds.get(shape.task, {})
-            logits_Bn = mlp(study_BP) - study_BP.new_tensor([thresholds.get(name, 0.0) for name in shape.outputs])
+            logits_Bn = mlp(clip_BV if shape.source == "clip" else study_BP) - study_BP.new_tensor([thresholds.get(name, 0.0) for name in shape.outputs])
             for study, logits in zip(studies, logits_Bn.tolist(), strict=True):
                 study.setdefault(shape.task, {}).update(zip(shape.outputs, logits, strict=True))
         return studies

@@ -1,7 +1,8 @@
 """The model's architecture as frozen dataclasses, and their strict JSON form in a bundle. Needs no torch.
 
 Widths are not constants of the code: the released model, a small test model and a model trained at a site differ only
-in these numbers. Default values are deliberately absent, so that a bundle says everything about its model.
+in these numbers. A bundle says everything about its model: the one default value is read where an older bundle lacks
+the key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from prima_core.base.errors import BundleError
 
 TASKS = ("diagnosis", "referral", "priority")
+HEAD_SOURCES = ("study", "clip")
 TOKEN_SHAPE = (8, 32, 32)  # a patch as the tokenizer takes it, thin axis first (and doubled from 4 to 8)
 POSITION_VALUES = 10  # sinusoidal values an axis
 NAME_POSITION_VALUES = 10
@@ -80,11 +82,15 @@ class VitShape:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """One MLP of one task: input and hidden `widths`, and the names of its outputs."""
+    """One MLP of one task: input and hidden `widths`, and the names of its outputs.
+
+    source: what it reads, of HEAD_SOURCES: the study embedding, or the CLIP image vector (zero-shot findings).
+    """
 
     task: str
     widths: tuple[int, ...]
     outputs: tuple[str, ...]
+    source: str = "study"
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,10 @@ class Architecture:
         for head in self.heads:
             if head.task not in TASKS:
                 raise BundleError(f"architecture.heads: unknown task {head.task!r}")
-            _must_equal(f"{head.task} head input and study embedding", head.widths[0], self.study_vit.pooled_width)
+            if head.source not in HEAD_SOURCES:
+                raise BundleError(f"architecture.heads: unknown source {head.source!r}")
+            source_width = self.study_vit.output if head.source == "clip" else self.study_vit.pooled_width
+            _must_equal(f"{head.task} head input and {head.source} vector", head.widths[0], source_width)
         for task in TASKS:
             if len(set(self.labels(task))) != len(self.labels(task)):
                 raise BundleError(f"architecture.heads: an output of {task} is named twice")
@@ -146,9 +155,13 @@ def from_json(record: type[Record], value: object, where: str) -> Record:
     hints = get_type_hints(record)
     if unknown := sorted(set(map(str, value)) - set(hints)):
         raise BundleError(f"{where}: unknown key {unknown[0]!r}")
-    if missing := sorted(set(hints) - set(value)):
+    if missing := sorted(set(hints) - set(value) - _with_default(record)):
         raise BundleError(f"{where}: missing key {missing[0]!r}")
-    return record(**{key: _field(hint, value[key], f"{where}.{key}") for key, hint in hints.items()})
+    return record(**{key: _field(hints[key], value[key], f"{where}.{key}") for key in hints if key in value})
+
+
+def _with_default(record: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(record) if field.default is not dataclasses.MISSING}
 
 
 def _field(hint: Any, value: object, where: str) -> Any:

@@ -38,7 +38,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings would go to th
 class Volume:
     """voxels: (z, y, x) ascending to superior, posterior, left. thin_axis: 0, 1 or 2, the acquisition's slice axis.
 
-    slices: those of the stack, in the order of the voxels along that axis.
+    slices: those of the stack, in the order of the voxels along that axis; none where no DICOM file is behind them.
     """
 
     voxels: npt.NDArray[Any]
@@ -55,13 +55,21 @@ def read_volume(stack: SliceStack) -> Volume:
     image = sitk.GetImageFromArray(voxels)
     del voxels
     _place(image, slices)
+    voxels, thin_axis, turned = resampled_to_lps(image)
+    return Volume(voxels, thin_axis, slices[::-1] if turned else slices)
+
+
+def resampled_to_lps(image: sitk.Image) -> tuple[npt.NDArray[Any], int, bool]:
+    """Resample in-plane and reorient an image whose third axis is the slice axis.
+
+    Voxels (z, y, x), the slice axis among them, and whether the slices now run the other way.
+    """
     orient = sitk.DICOMOrientImageFilter()
     orient.SetDesiredCoordinateOrientation("LPS")
     oriented = orient.Execute(_resampled(image))
     # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
     axis = list(orient.GetPermuteOrder()).index(2)
-    turned = orient.GetFlipAxes()[axis]
-    return Volume(sitk.GetArrayFromImage(oriented), 2 - axis, slices[::-1] if turned else slices)
+    return sitk.GetArrayFromImage(oriented), 2 - axis, bool(orient.GetFlipAxes()[axis])
 
 
 def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
@@ -79,14 +87,19 @@ def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
         else:
             with np.errstate(over="ignore"):  # infinite values are refused below
                 voxels[position] = stored.astype(np.float64) * slope + intercept
-    if dtype.kind == "f" and not np.isfinite(voxels).all():
+    check_values(voxels)
+    return voxels
+
+
+def check_values(voxels: npt.NDArray[Any]) -> None:
+    """Raises UnusableSeries when the values are those of no image."""
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise UnusableSeries("the image holds values that are no numbers")
     low, high = voxels.min(), voxels.max()
     if low < -_GREATEST_VALUE or high > _GREATEST_VALUE:
         raise UnusableSeries("the rescaled values are greater than those of any image")
     if low == high:
         raise UnusableSeries("the image is constant")
-    return voxels
 
 
 def _decoded(slices: tuple[Slice, ...]) -> Iterator[tuple[int, Slice, npt.NDArray[Any]]]:

@@ -49,7 +49,7 @@ def plain_predict(model: Prima, files: Sequence[Path], chunk: int) -> tuple[npt.
         embeddings.append(model.series_embeddings([alone], [latents]))
     study = PreparedStudy(selection.study_instance_uid, selection.study_description, tuple(series))
     study_BP = model.study_embeddings([study], torch.cat(embeddings))
-    (tasks,) = model.heads(study_BP)
+    (tasks,) = model.heads(study_BP, model.study_vit.clip_vector(study_BP))
     logits = {f"{task}.{name}": value for task, outputs in tasks.items() for name, value in outputs.items()}
     return study_BP[0].numpy(), logits
 

@@ -48,6 +48,8 @@ def test_token_width_is_the_published_one() -> None:
         ("tokenizer.channels", [16], "differ in length"),
         ("tokenizer.downsample", [[2, 4, 1], [2, 2, 1, 0]], r"downsample\[0\]: expected 4 values"),
         ("heads.0.task", "prognosis", "unknown task 'prognosis'"),
+        ("heads.0.source", "image", "unknown source 'image'"),
+        ("heads.0.source", "clip", "diagnosis head input and clip vector differ: 256 and 32"),
         ("sequence_vit.transformer.width", 288, "sequence_vit width and token width differ"),
         ("sequence_vit", 5, "sequence_vit: expected an object"),
     ],
@@ -61,3 +63,7 @@ def test_an_output_is_named_once() -> None:
     twice = HeadShape("diagnosis", demo().heads[0].widths, ("glioma", "glioma"))
     with pytest.raises(BundleError, match="named twice"):
         replace(demo(), heads=(twice,))
+
+
+def test_a_head_reads_the_study_embedding_where_an_older_bundle_does_not_say() -> None:
+    assert from_json(Architecture, changed("heads.0.source", KeyError), "architecture") == demo()

@@ -1,0 +1,41 @@
+"""Pre-training of the series-name encoder, and that CLIP starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.training_cohort import cohort, tiny
+from training.base.curve import read_curve
+from training.base.errors import BadTrainingData
+from training.base.loop import LoopSettings
+from training.stages.clip import ClipSettings, ClipStage
+from training.stages.series_names import SeriesNamesSettings, read_series_names, train_series_names
+from training.stages.text_tower import TextSettings, make_text_tower
+
+LOOP = LoopSettings(70, 12, warmup=2, device="cpu", checkpoint_every=10)
+SETTINGS = SeriesNamesSettings(LOOP, learning_rate=1e-3)
+
+
+def test_names_find_their_series_and_clip_starts_from_them(tmp_path: Path) -> None:
+    studies = cohort(tmp_path / "store")
+    folder = tmp_path / "names"
+    train_series_names(studies.tokens, studies.split.train, tiny(), folder, SETTINGS)  # type: ignore[arg-type]
+    curve = read_curve(folder / "curve.csv")
+    assert curve[0]["loss"] > 1.0
+    assert curve[-1]["loss"] < 0.3
+    make_text_tower(studies.reports.values(), tmp_path / "text", TextSettings(16, 1, 2, 300, 32))
+    stage = ClipStage(studies, tiny(), tmp_path / "text", ClipSettings(LOOP), folder)
+    for name, tensor in read_series_names(folder).items():
+        assert torch.equal(stage.module.image.series_name.state_dict()[name], tensor)
+
+
+def test_it_is_refused_before_it_is_done_and_without_series(tmp_path: Path) -> None:
+    with pytest.raises(BadTrainingData, match="not ended"):
+        read_series_names(tmp_path)
+    studies = cohort(tmp_path / "store")
+    with pytest.raises(BadTrainingData, match="two series"):
+        train_series_names(studies.tokens, (), tiny(), tmp_path / "names", replace(SETTINGS))  # type: ignore[arg-type]

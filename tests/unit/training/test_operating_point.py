@@ -1,0 +1,50 @@
+"""Thresholds and temperatures against what they must be by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from training.stages.operating_point import best_threshold, fit_level_temperature, fit_temperature
+
+
+def test_a_clean_gap_is_cut_in_its_middle() -> None:
+    logits = np.array([-3.0, -2.0, 1.0, 2.0])
+    assert best_threshold(logits, logits > 0) == pytest.approx(-0.5)
+
+
+def test_the_threshold_has_the_best_balanced_accuracy_of_all_cuts() -> None:
+    random = np.random.default_rng(0)
+    present = random.random(300) < 0.1
+    logits = random.normal(size=300) + 1.3 * present - 2
+    threshold = best_threshold(logits, present)
+
+    def balanced(cut: float) -> float:
+        return float((logits[present] > cut).mean() + (logits[~present] <= cut).mean())
+
+    assert balanced(threshold) == max(balanced(cut) for cut in (*logits, logits.min() - 1))
+
+
+@pytest.mark.parametrize("positives", [0, 1, 9, 10])
+def test_a_class_that_tells_nothing_keeps_zero(positives: int) -> None:
+    assert best_threshold(np.arange(10.0), np.arange(10) < positives) == 0.0
+
+
+def test_the_temperature_that_made_the_labels_is_found() -> None:
+    random = np.random.default_rng(1)
+    logits = random.normal(0, 6, 60_000)
+    targets = random.random(60_000) < expit(logits / 3)
+    assert fit_temperature(logits, targets) == pytest.approx(3, rel=0.05)
+
+
+def test_the_temperature_of_levels_is_found() -> None:
+    random = np.random.default_rng(2)
+    logits = random.normal(0, 4, (40_000, 4))
+    level = np.argmax(logits / 2 + random.gumbel(size=logits.shape), axis=1)
+    assert fit_level_temperature(logits, level) == pytest.approx(2, rel=0.05)
+
+
+def test_one_kind_alone_has_no_temperature() -> None:
+    assert fit_temperature(np.ones(3), np.ones(3, bool)) is None
+    assert fit_level_temperature(np.ones((3, 4)), np.zeros(3, np.int64)) is None

@@ -1,0 +1,1 @@
+"""Value types, splits and the training loop that all of training shares."""

@@ -1,0 +1,89 @@
+"""A run's folder: where every stage finds what earlier ones left.
+
+    key            pseudonym key, its owner's alone        split.csv     study → train, validation or test
+    store/         tokens of the studies                   patches/      a sample of patches for the tokenizer
+    tokenizer/ series_names/ text/ clip/                   weights of each stage, its curve and done.json
+    embeddings.safetensors                                 study embeddings of the trained model
+    heads/         task heads                              evaluation/   figures and the page
+    bundle/        what the node takes
+
+A run without images (heads from a node's embeddings) has records.jsonl and labels.csv in place of a store.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.base.checkpoint import write_whole
+from training.base.cohort import StudyLabels, StudyRecord, read_labels, record_from_json
+from training.base.embeddings import Embeddings, read_embeddings
+from training.base.errors import BadTrainingData
+from training.base.splits import PARTS, Split, split_by_list, split_by_patient
+from training.prepare.store import TokenStore
+
+VALIDATION, TEST = 0.15, 0.2  # shares of the patients
+
+
+class RunFolder:
+    """Reads a run. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def records(self) -> tuple[StudyRecord, ...]:
+        """Of all studies. Raises BadTrainingData."""
+        path = self.folder / "records.jsonl"
+        if not path.exists():
+            return self.store().records
+        with path.open(encoding="utf-8") as file:
+            return tuple(record_from_json(json.loads(line)) for line in file)
+
+    def store(self) -> TokenStore:
+        """The tokens. Raises BadTrainingData."""
+        return TokenStore(self.folder / "store")
+
+    def labels(self) -> Mapping[str, StudyLabels]:
+        """labels.csv where the run has one, else what the store knows. Raises BadTrainingData."""
+        path = self.folder / "labels.csv"
+        return read_labels(path) if path.exists() else self.store().labels()
+
+    def embeddings(self) -> Embeddings:
+        """Raises BadTrainingData."""
+        return read_embeddings(self.folder / "embeddings.safetensors")
+
+    def split(self) -> Split:
+        """split.csv; made by patient where there is none, so that all stages see the same. Raises BadTrainingData."""
+        path = self.folder / "split.csv"
+        records = self.records()
+        if not path.exists():
+            write_split(path, split_by_patient(records, VALIDATION, TEST))
+        return split_by_list(records, read_split(path))
+
+
+def write_split(path: Path, split: Split) -> None:
+    """A CSV file of study and part. Raises NoSpace."""
+    rows = [(study, part) for part in PARTS for study in getattr(split, part)]
+
+    def write(scratch: Path) -> None:
+        with scratch.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("study", "part"), *rows])
+
+    write_whole(path, write)
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Study → part. Raises BadTrainingData."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if set(reader.fieldnames or ()) != {"study", "part"}:
+            raise BadTrainingData(f"{path}: expected the columns study and part")
+        rows = [(row["study"], row["part"]) for row in reader]
+    if len({study for study, _ in rows}) != len(rows):
+        raise BadTrainingData(f"{path}: a study is named twice")
+    return dict(rows)

@@ -1,0 +1,116 @@
+"""How much of everything: `full` for the bundle that is shipped, `quick` to see it work, `tiny` for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prima_core.base.config import Architecture
+from training.base.loop import LoopSettings
+from training.phantom.case import SIMULATED
+from training.stages.architecture import small
+from training.stages.clip import ClipSettings
+from training.stages.fit import FitSettings
+from training.stages.heads import HeadsSettings
+from training.stages.study_model import Dropout
+from training.stages.text_tower import TextSettings
+from training.stages.tokenizer import TokenizerSettings
+
+REFERRALS = ("neurosurgery", "neurology")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """studies: of the home scanners, for training, validation and test; away: of the others, for test alone.
+
+    patch_studies: whose patches the tokenizer sees; other patients again. resamples: of the bootstrap. shares: of the
+    training patients, for the scaling curve.
+    """
+
+    studies: int
+    away: int
+    patch_studies: int
+    tokenizer: TokenizerSettings
+    text: TextSettings
+    clip: ClipSettings
+    heads: HeadsSettings
+    transfer: FitSettings
+    patches_per_series: int = 48
+    validation: float = 0.1
+    test: float = 0.15
+    resamples: int = 200
+    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    architecture: Architecture = field(default_factory=lambda: small(SIMULATED, REFERRALS))
+
+
+def full() -> Profile:
+    """At most an hour on two cores."""
+    return _profile(studies=1800, away=250, patches=120, tokenizer=1200, clip=1200, heads=3000)
+
+
+def quick() -> Profile:
+    """At most ten minutes on two cores; its figures are those of a model that has hardly begun to learn."""
+    return _profile(studies=240, away=40, patches=30, tokenizer=400, clip=250, heads=800)
+
+
+def tiny() -> Profile:
+    """Every stage feeds the next, and nothing is learned."""
+    return _profile(studies=12, away=3, patches=3, tokenizer=3, clip=3, heads=4, batch=4, resamples=2, shares=(1.0,))
+
+
+PROFILES = {"full": full, "quick": quick, "tiny": tiny}
+
+
+def _profile(
+    *,
+    studies: int,
+    away: int,
+    patches: int,
+    tokenizer: int,
+    clip: int,
+    heads: int,
+    batch: int = 32,
+    resamples: int = 200,
+    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0),
+) -> Profile:
+    """Steps of each stage; learning rates for models and cohorts of this size, not the paper's."""
+    return Profile(
+        studies=studies,
+        away=away,
+        patch_studies=patches,
+        tokenizer=TokenizerSettings(
+            LoopSettings(tokenizer, batch, warmup=min(100, tokenizer // 4), device="cpu", checkpoint_every=200),
+            codes=256,
+            learning_rate=2e-3,
+        ),
+        text=TextSettings(width=96, depth=2, heads=4, vocabulary=1024),
+        clip=ClipSettings(
+            LoopSettings(
+                clip,
+                batch,
+                warmup=min(100, clip // 4),
+                device="cpu",
+                checkpoint_every=100,
+                validate_every=max(clip // 8, 1),
+            ),
+            dropout=Dropout(most_tokens=96),
+            learning_rate=1e-3,
+            temperature=2.7,
+            label_weight=1.0,
+        ),
+        heads=HeadsSettings(
+            FitSettings(
+                LoopSettings(heads, 2 * batch, device="cpu", validate_every=max(heads // 20, 1)),
+                hidden=(128,),
+                learning_rate=3e-4,
+                weight_decay=1e-4,
+            ),
+            leave_out=True,
+        ),
+        transfer=FitSettings(
+            LoopSettings(heads, 2 * batch, device="cpu", validate_every=max(heads // 20, 1)),
+            hidden=(64,),
+            learning_rate=1e-3,
+        ),
+        resamples=resamples,
+        shares=shares,
+    )

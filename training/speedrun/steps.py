@@ -1,0 +1,238 @@
+"""The steps of a speedrun in order; each resumes, and returns at once where it is done."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from prima_core.bundle import MANIFEST, Bundle, load_bundle
+from training.base.checkpoint import write_json
+from training.base.embeddings import Embeddings, read_embeddings, write_embeddings
+from training.base.errors import BadTrainingData
+from training.base.pseudonyms import load_or_create_key
+from training.base.splits import split_by_patient
+from training.evaluate.page import PHANTOM_WARNING, write_page
+from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
+from training.evaluate.scaling import scaling_curve
+from training.labels.terms import TERMS
+from training.phantom.source import PhantomSource
+from training.prepare.encode import Encoder
+from training.prepare.run import fill_store
+from training.prepare.store import TokenStore
+from training.run_folder import RunFolder, write_split
+from training.speedrun.profiles import Profile
+from training.stages.clip import STUDY_MODEL, Cohort, read_study_model, read_text_tower, train_clip
+from training.stages.embed import embed_studies, load_study_model
+from training.stages.export import EVALUATION, attach_evaluation, export_bundle
+from training.stages.heads import TrainedHeads, train_heads
+from training.stages.text_tower import TextTower, make_text_tower
+from training.stages.tokenizer import ENCODER, read_patches, train_tokenizer
+from training.stages.transfer import TransferSettings, train_transfer
+from training.stages.zero_shot import Vectors, ZeroShotHead, plain_prompts, zero_shot_head
+
+NAME = "prima-phantom"
+FIRST_AWAY, FIRST_PATCH = 1_000_000, 2_000_000  # seeds: patients of the other scanners, and of the tokenizer
+MOST_BYTES = 20_000_000
+UNSEEN, AWAY = "unseen patients", "other scanners"
+TEXTS_AT_ONCE = 64
+
+
+@dataclass
+class Speedrun:
+    """One run in its folder. seconds: of each step, in this call."""
+
+    run: RunFolder
+    profile: Profile
+    workers: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def all(self) -> tuple[Bundle, dict[str, Any]]:
+        """Every step; the bundle and its evaluation. Raises TrainingError."""
+        with self._timed("tokenizer"):
+            self.tokenizer()
+        with self._timed("phantoms and tokens"):
+            self.tokens()
+        with self._timed("CLIP"):
+            self.clip()
+        with self._timed("embeddings"):
+            self.embeddings()
+        with self._timed("heads"):
+            heads = self.heads()
+        with self._timed("evaluation"):
+            record = self.evaluation(heads)
+        with self._timed("bundle"):
+            return self.bundle(heads, record), record
+
+    def tokenizer(self) -> None:
+        """Patches of patients whom no later step sees → the encoder."""
+        profile, folder = self.profile, self.run / "patches"
+        fill_store(
+            self._phantoms(FIRST_PATCH, profile.patch_studies, "home"),
+            folder,
+            workers=self.workers,
+            patches_per_series=profile.patches_per_series,
+        )
+        store = TokenStore(folder)
+        studies = [record.study for record in store.records]
+        held_out = max(1, len(studies) // 10)
+        train_tokenizer(
+            read_patches(store, studies[held_out:]),
+            read_patches(store, studies[:held_out]),
+            self.run / "tokenizer",
+            profile.tokenizer,
+        )
+
+    def tokens(self) -> None:
+        """Phantoms of both domains → latents, and which patients train, validate and test."""
+        encoder = Encoder(self.profile.tokenizer.shape, self.run / "tokenizer" / ENCODER)
+        fill_store(self._phantoms(0, self.profile.studies, "home"), self.run / "store", encoder, workers=self.workers)
+        away = self._phantoms(FIRST_AWAY, self.profile.away, "away")
+        fill_store(away, self.run / "store-away", encoder, workers=self.workers)
+        if not (self.run / "split.csv").exists():
+            records = self.run.store().records
+            write_split(self.run / "split.csv", split_by_patient(records, self.profile.validation, self.profile.test))
+
+    def clip(self) -> None:
+        """Tokens and reports → the study model and the text tower."""
+        store, split = self.run.store(), self.run.split()
+        reports = store.reports()
+        make_text_tower((reports[study] for study in split.train), self.run / "text", self.profile.text)
+        cohort = Cohort(store, reports, store.labels(), split)
+        train_clip(cohort, self.profile.architecture, self.run / "text", self.run / "clip", self.profile.clip)
+
+    def embeddings(self) -> None:
+        """The study embeddings of both stores."""
+        for store, path in ((self.run.store(), self._embeddings), (self._away, self._away_embeddings)):
+            if not path.exists():
+                model = load_study_model(*read_study_model(self.run / "clip"))
+                write_embeddings(path, embed_studies(model, store, [record.study for record in store.records]))
+
+    def heads(self) -> TrainedHeads:
+        """Task heads, and brain age as a transfer head."""
+        embeddings, labels, split = self.run.embeddings(), self.run.labels(), self.run.split()
+        age = TransferSettings("value.age_years", self.profile.transfer)
+        train_transfer(embeddings, labels, split, self.run / "transfer" / age.target, age)
+        return train_heads(embeddings, labels, split, self.run / "heads", self.profile.heads)
+
+    def evaluation(self, heads: TrainedHeads) -> dict[str, Any]:
+        """The test patients, and patients on other scanners."""
+        embeddings, split, store = self.run.embeddings(), self.run.split(), self.run.store()
+        tower, zero_shot = self._tower(), self._zero_shot(heads)
+        test = self._set(store, embeddings, split.test, tower)
+        away = read_embeddings(self._away_embeddings)
+        others = self._set(self._away, away, away.studies, tower)
+        count = self.profile.resamples
+        sets = {name: judge_set(heads, one, zero_shot, count) for name, one in ((UNSEEN, test), (AWAY, others))}
+        scaling = scaling_curve(
+            embeddings,
+            store.labels(),
+            split,
+            store.records,
+            test,
+            self.run / "scaling",
+            self.profile.heads,
+            self.profile.shares,
+        )
+        age = TransferSettings("value.age_years", self.profile.transfer)
+        folder = self.run / "transfer" / age.target
+        transfer = train_transfer(embeddings, store.labels(), split, folder, age)
+        return evaluation_record(
+            sets,
+            scaling=[asdict(point) for point in scaling],
+            transfer={age.target: asdict(transfer)},
+            training_state="phantom",
+            training_studies=len(split.train),
+            left_out=list(heads.left_out),
+        )
+
+    def bundle(self, heads: TrainedHeads, record: dict[str, Any]) -> Bundle:
+        """The bundle with its evaluation. Raises BadTrainingData when it is too large to be shipped."""
+        out = self.run / "bundle"
+        document = {**record, "machine": _machine(), "seconds": {name: round(s) for name, s in self.seconds.items()}}
+        page = self.run / "evaluation" / "report.html"
+        write_json(self.run / "evaluation" / EVALUATION, document)
+        write_page(page, document, NAME, PHANTOM_WARNING)
+        if (out / MANIFEST).exists():
+            return load_bundle(out)
+        body = {**load_file(self.run / "clip" / STUDY_MODEL), **load_file(self.run / "tokenizer" / ENCODER)}
+        bundle = export_bundle(
+            out,
+            name=NAME,
+            version="1",
+            training_state="phantom",
+            architecture=read_study_model(self.run / "clip")[0],
+            body=body,
+            heads=heads,
+        )
+        attach_evaluation(bundle, document, page)
+        if (size := sum(path.stat().st_size for path in out.iterdir())) > MOST_BYTES:
+            raise BadTrainingData(f"{out}: {size} bytes, more than the {MOST_BYTES} that are shipped")
+        return bundle
+
+    @property
+    def _embeddings(self) -> Path:
+        return self.run / "embeddings.safetensors"
+
+    @property
+    def _away_embeddings(self) -> Path:
+        return self.run / "embeddings-away.safetensors"
+
+    @property
+    def _away(self) -> TokenStore:
+        return TokenStore(self.run / "store-away")
+
+    def _phantoms(self, first: int, count: int, domain: str) -> PhantomSource:
+        return PhantomSource(range(first, first + count), domain, load_or_create_key(self.run / "key"))
+
+    def _tower(self) -> TextTower:
+        return read_text_tower(self.run / "clip", self.run / "text", self.profile.clip.most_report_tokens)
+
+    def _zero_shot(self, heads: TrainedHeads) -> ZeroShotHead:
+        """The trained diagnoses once more, by prompts alone. The scale does not move an AUROC."""
+        names = [name for shape in heads.shapes if shape.task == "diagnosis" for name in shape.outputs]
+        tower = self._tower()
+        prompts = {name: plain_prompts(TERMS[name]) for name in names}
+        return zero_shot_head(prompts, lambda texts: _vectors(tower, texts), scale=1.0)
+
+    def _set(
+        self, store: TokenStore, embeddings: Embeddings, studies: Sequence[str], tower: TextTower
+    ) -> EvaluationSet:
+        chosen, reports = set(studies), store.reports()
+        records = tuple(record for record in store.records if record.study in chosen)
+        names = tuple(record.study for record in records)
+        rows = embeddings.rows(names)
+        texts = [reports[study].text for study in names]
+        return EvaluationSet(
+            records,
+            Embeddings(names, embeddings.study[rows], embeddings.clip[rows]),
+            store.labels(),
+            store.truth(),
+            _vectors(tower, texts),
+            texts,
+        )
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[step] = time.monotonic() - start
+
+
+@torch.inference_mode()
+def _vectors(tower: TextTower, texts: Sequence[str]) -> Vectors:
+    parts = [tower(texts[start : start + TEXTS_AT_ONCE]).numpy() for start in range(0, len(texts), TEXTS_AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"

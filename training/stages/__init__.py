@@ -1,0 +1,6 @@
+"""Stages of training, one file each; every one resumes, and writes done.json last.
+
+tokenizer.py      patches → the encoder             series_names.py   series names against single series (optional)
+text_tower.py     reports → vectors                 clip.py           studies against reports
+embed.py          the trained model over the store  heads.py          study embeddings → diagnoses, referrals, priority
+"""

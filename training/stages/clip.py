@@ -1,0 +1,363 @@
+"""CLIP: the study's vector is drawn to its own report's and away from the others', and the ViTs learn to see.
+
+    python -m training.stages.clip --run RUN
+
+Symmetric cross-entropy with a learned temperature, plus a small loss that draws series of one study together; tokens,
+series and series names are dropped at random, report statements shuffled, abnormal studies seen more often (Lyu et al.
+2025, arXiv 2509.18638). Reports that say the same are not told apart. Where a cohort is small, a linear probe of known
+labels may help along (`label_weight`); it is thrown away.
+
+Legend of the suffixes: B studies, V width of the CLIP vector, E width of the series vector, n labels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+
+from prima_core.base.config import Architecture, from_json, to_json
+from prima_core.random_weights import released
+from training.base.checkpoint import finish, finished, write_json, write_weights
+from training.base.cohort import StudyLabels, StudyReport
+from training.base.errors import BadTrainingData
+from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
+from training.base.splits import Split
+from training.prepare.store import TokenizedStudy
+from training.run_folder import RunFolder
+from training.stages.architecture import small
+from training.stages.contrastive import SCALE, contrastive, text_key
+from training.stages.series_names import read_series_names
+from training.stages.study_model import NOTHING, Dropout, StudyModel, StudyTokens, study_tokens
+from training.stages.targets import flags, names_of
+from training.stages.text_tower import TextTower, open_text_tower, text_identity
+
+STUDY_MODEL, TEXT_TOWER, ARCHITECTURE = "study_model.safetensors", "text_tower.safetensors", "architecture.json"
+LARGEST_SCALE = 100.0  # of the logits, as in CLIP (Radford et al. 2021, arXiv 2103.00020)
+SERIES_WIDTH = 64
+PIECE = 8  # validation studies at once; small, as memory may be short
+VALIDATION_STUDIES = 512  # at most; a figure to choose weights by does not need more
+
+
+class Tokens(Protocol):
+    """Where studies are read from; `TokenStore` is one. about: says which encoder the tokens are of."""
+
+    about: dict[str, Any]
+
+    def read(self, study: str) -> TokenizedStudy: ...
+
+    def __contains__(self, study: object) -> bool: ...
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """Defaults are the paper's; small cohorts want a learning rate of about 1e-3 and a temperature of about 2.7.
+
+    temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100. abnormal_extra: how many more
+    times a study with a known finding comes in every round. series_weight, label_weight: of the losses beside CLIP's.
+    most_report_tokens: what a report is cut to.
+    """
+
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(100_000, 64, warmup=200, precision="no", validate_every=1000)
+    )
+    dropout: Dropout = field(default_factory=Dropout)
+    learning_rate: float = 2e-6
+    weight_decay: float = 1e-4
+    temperature: float = 0.07
+    abnormal_extra: int = 3
+    series_weight: float = 0.03
+    label_weight: float = 0.0
+    most_report_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What CLIP is trained on: studies with a report, of the training and the validation part."""
+
+    tokens: Tokens
+    reports: Mapping[str, StudyReport]
+    labels: Mapping[str, StudyLabels]
+    split: Split
+
+    def usable(self, part: Sequence[str]) -> tuple[str, ...]:
+        """The studies of a part that have tokens and a report that says something."""
+        return tuple(
+            study for study in part if study in self.tokens and study in self.reports and self.reports[study].items
+        )
+
+
+def train_clip(
+    cohort: Cohort,
+    architecture: Architecture,
+    text: Path,
+    folder: Path,
+    settings: ClipSettings | None = None,
+    series_names: Path | None = None,
+) -> dict[str, Any]:
+    """Train study model and text tower; returns the figures of done.json. Resumes, and returns at once where done.
+
+    text: a Hugging Face folder. series_names: a folder of that stage to start the name encoder from. Writes
+    study_model.safetensors (a bundle's names), text_tower.safetensors and architecture.json.
+    Raises BadTrainingData, and what `training.base.loop.train` raises.
+    """
+    settings = settings or ClipSettings()
+    identity = _identity(cohort, architecture, text, settings, series_names)
+    whole_identity = identity | settings.loop.identity()
+    if (figures := finished(folder, whole_identity)) is not None:
+        return figures
+    stage = ClipStage(cohort, architecture, text, settings, series_names)
+    result = train(stage, settings.loop, folder, identity, "CLIP")
+    write_json(folder / ARCHITECTURE, to_json(architecture))
+    write_weights(folder / STUDY_MODEL, stage.module.image.state_dict())
+    write_weights(folder / TEXT_TOWER, stage.module.text.state_dict())
+    figures = result.figures() | {"scale": float(stage.module.scale().detach())}
+    finish(folder, whole_identity, (STUDY_MODEL, TEXT_TOWER, ARCHITECTURE), figures)
+    return json.loads(json.dumps(figures))  # type: ignore[no-any-return]
+
+
+def read_study_model(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """What `train_clip` wrote. Raises BadTrainingData where it is not done."""
+    if not (folder / "done.json").exists():
+        raise BadTrainingData(f"{folder}: CLIP training has not ended; start it again, it resumes")
+    document = json.loads((folder / ARCHITECTURE).read_text("utf-8"))
+    return from_json(Architecture, document, ARCHITECTURE), load_file(folder / STUDY_MODEL)
+
+
+def read_text_tower(folder: Path, text: Path, most_tokens: int = 256) -> TextTower:
+    """The trained tower, ready to run. text: the Hugging Face folder that it was made from. Raises BadTrainingData."""
+    architecture, _ = read_study_model(folder)
+    tower = open_text_tower(text, architecture.study_vit.output, most_tokens)
+    try:
+        tower.load_state_dict(load_file(folder / TEXT_TOWER))
+    except RuntimeError as error:
+        raise BadTrainingData(f"{folder}: its text tower was not made from {text}") from error
+    return tower.eval().requires_grad_(False)
+
+
+class ClipModel(nn.Module):
+    """All that is trained; only `image` and `text` are kept."""
+
+    def __init__(self, image: StudyModel, text: TextTower, settings: ClipSettings, labels: int) -> None:
+        super().__init__()
+        study_vit = image.study_vit
+        self.image, self.text = image, text
+        self.temperature = nn.Parameter(torch.tensor(settings.temperature))
+        self.series = nn.Linear(image.sequence_vit.output.out_features, SERIES_WIDTH)
+        self.probe = nn.Linear(study_vit.clip.in_features, labels) if labels else None
+
+    def scale(self) -> Tensor:
+        """What cosines are multiplied with."""
+        return self.temperature.clamp(max=math.log(LARGEST_SCALE)).exp()
+
+
+@dataclass(frozen=True)
+class _Item:
+    """pair: positions of two of the study's series, the same where it has one. report: of what it says, order aside."""
+
+    study: int
+    tokens: StudyTokens
+    pair: tuple[int, int]
+    text: str
+    report: int
+    labels: tuple[float, ...]
+
+
+class ClipStage(Stage[_Item]):
+    """Studies with reports → the losses of CLIP training."""
+
+    module: ClipModel
+
+    def __init__(
+        self, cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, series_names: Path | None
+    ) -> None:
+        self._cohort, self._settings = cohort, settings
+        self._training = cohort.usable(cohort.split.train)
+        self._validation = cohort.usable(cohort.split.validation)[:VALIDATION_STUDIES]
+        if len(self._training) < 2:
+            raise BadTrainingData("CLIP needs at least two training studies with a report")
+        names = _label_names(cohort, settings)
+        self._labels = _label_rows(cohort, names, (*self._training, *self._validation))
+        torch.manual_seed(settings.loop.seed)
+        image = StudyModel(architecture)
+        if series_names is not None:
+            image.series_name.load_state_dict(read_series_names(series_names))
+        tower = open_text_tower(text, architecture.study_vit.output, settings.most_report_tokens)
+        self.module = ClipModel(image, tower, settings, sum(map(len, names.values())))
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        extra = [n for n, study in enumerate(self._training) if self._abnormal(study)] * settings.abnormal_extra
+        self._order = EndlessOrder([*range(len(self._training)), *extra], settings.loop.seed)
+
+    def draw(self, step: int, positions: range) -> list[_Item]:
+        seed, batch = self._settings.loop.seed, self._settings.loop.batch
+        chosen = [(self._order[step * batch + position], random(seed, step, position)) for position in positions]
+        return [self._item(self._training[n], n, self._settings.dropout, draw) for n, draw in chosen]
+
+    def outputs(self, items: Sequence[_Item]) -> Outputs:
+        series_SE, study_BP = self.module.image([item.tokens for item in items])
+        device = study_BP.device
+        starts = np.cumsum([0, *(len(item.tokens.series) for item in items[:-1])])
+        rows = [[start + place for place in item.pair] for start, item in zip(starts, items, strict=True)]
+        outputs = {
+            "image": self.module.image.study_vit.clip_vector(study_BP),
+            "text": self.module.text([item.text for item in items]),
+            "report": torch.tensor([item.report for item in items], device=device),
+            "pair": normalize(self.module.series(series_SE[torch.tensor(rows, device=device)]), dim=-1),
+            "study": torch.tensor([item.study for item in items], device=device),
+            "single": torch.tensor([item.pair[0] == item.pair[1] for item in items], device=device),
+        }
+        if self.module.probe is not None:
+            outputs["logits"] = self.module.probe(study_BP)
+            outputs["labels"] = torch.tensor([item.labels for item in items], device=device)
+        return outputs
+
+    def losses(self, outputs: Outputs) -> Outputs:
+        losses = {
+            "clip": contrastive(outputs["image"], outputs["text"], outputs["report"], self.module.scale()),
+            "series": _series_loss(outputs["pair"], outputs["study"], outputs["single"]),
+        }
+        total = losses["clip"] + self._settings.series_weight * losses["series"]
+        if self.module.probe is not None:
+            losses["labels"] = _known_bce(outputs["logits"], outputs["labels"])
+            total = total + self._settings.label_weight * losses["labels"]
+        return {"loss": total, **losses, "scale": self.module.scale()}
+
+    def validate(self) -> float | None:
+        """The loss on validation studies, nothing dropped or shuffled, in batches like those of training."""
+        if len(self._validation) < 2:
+            return None
+        batch = min(self._settings.loop.batch, len(self._validation))
+        total, batches = 0.0, len(self._validation) // batch
+        for start in range(0, batches * batch, batch):
+            studies = self._validation[start : start + batch]
+            items = [self._item(study, n, NOTHING, None) for n, study in enumerate(studies)]
+            pieces = [self.outputs(items[first : first + PIECE]) for first in range(0, batch, PIECE)]
+            outputs = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+            total += float(self.losses(outputs)["loss"])
+        return total / batches
+
+    def _item(self, study: str, number: int, dropout: Dropout, draw: np.random.Generator | None) -> _Item:
+        """draw: None shuffles nothing."""
+        statements: Sequence[str] = self._cohort.reports[study].items
+        key = text_key("\n".join(sorted(statements)))
+        if draw is not None:
+            statements = [statements[n] for n in draw.permutation(len(statements))]
+        chance = draw or random(0)
+        tokens = study_tokens(self._cohort.tokens.read(study), dropout, chance)
+        series = len(tokens.series)
+        first, second = chance.choice(series, 2, replace=False) if series > 1 else (0, 0)
+        return _Item(number, tokens, (int(first), int(second)), " ".join(statements), key, self._labels[study])
+
+    def _abnormal(self, study: str) -> bool:
+        return any(self._cohort.labels.get(study, StudyLabels()).diagnosis.values())
+
+
+def _series_loss(pair_B2E: Tensor, study_B: Tensor, single_B: Tensor) -> Tensor:
+    """Two series of one study find each other among those of the batch; 0 where nothing is to be told apart."""
+    pair_B2E, study_B = pair_B2E[~single_B], study_B[~single_B]
+    if len(pair_B2E) < 2:
+        return pair_B2E.sum() * 0
+    return contrastive(pair_B2E[:, 0], pair_B2E[:, 1], study_B, SCALE)
+
+
+def _known_bce(logit_Bn: Tensor, label_Bn: Tensor) -> Tensor:
+    """Mean over what is known; NaN is unknown."""
+    known_Bn = label_Bn.isfinite()
+    loss_Bn = binary_cross_entropy_with_logits(logit_Bn, label_Bn.nan_to_num(0.0), reduction="none")
+    return (loss_Bn * known_Bn).sum() / known_Bn.sum().clamp(min=1)
+
+
+def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:
+    if not settings.label_weight:
+        return {}
+    training = {study: cohort.labels[study] for study in cohort.split.train if study in cohort.labels}
+    return {task: names_of(training, task) for task in ("diagnosis", "referral")}
+
+
+def _label_rows(
+    cohort: Cohort, names: Mapping[str, Sequence[str]], studies: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+    columns = [flags(cohort.labels, studies, task, names[task]).reshape(len(studies), -1) for task in names]
+    rows = np.concatenate(columns, axis=1) if columns else np.empty((len(studies), 0))
+    return {study: tuple(row) for study, row in zip(studies, rows.tolist(), strict=True)}
+
+
+def _identity(
+    cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, series_names: Path | None
+) -> dict[str, Any]:
+    """All that the result depends on; reports and labels by a checksum."""
+    parts = {part: cohort.usable(getattr(cohort.split, part)) for part in ("train", "validation")}
+    known = [(study, cohort.reports[study].items) for part in parts.values() for study in part]
+    labels = [(study, asdict(cohort.labels[study])) for study, _ in known if study in cohort.labels]
+    return asdict(settings) | {
+        "loop": None,
+        "architecture": {key: value for key, value in to_json(architecture).items() if key != "heads"},
+        "text": text_identity(text),
+        "tokens": cohort.tokens.about,
+        "series_names": None if series_names is None else (series_names / "done.json").read_text("utf-8"),
+        "studies": {part: len(studies) for part, studies in parts.items()},
+        "reports": zlib.crc32(json.dumps(known).encode()),
+        "labels": zlib.crc32(json.dumps(labels, sort_keys=True, default=dict).encode()),
+    }
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    steps: Annotated[int, typer.Option(help="Updates.")] = 100_000,
+    batch: Annotated[int, typer.Option(help="Studies an update.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 2e-6,
+    temperature: Annotated[float, typer.Option(help="At the start; cosines are multiplied by exp of it.")] = 0.07,
+    label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
+    most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,
+    micro_batch: Annotated[int, typer.Option(help="Studies that a process runs at once; 0 for all.")] = 0,
+    precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
+    model: Annotated[str, typer.Option(help="small or released: the architecture.")] = "small",
+    text: Annotated[Path | None, typer.Option(help="A Hugging Face folder; the run's text/ by default.")] = None,
+) -> None:
+    """Train the study model and the text tower of a run."""
+    opened = RunFolder(run)
+    store, labels = opened.store(), opened.labels()
+    cohort = Cohort(store, store.reports(), labels, opened.split())
+    loop = LoopSettings(
+        steps,
+        batch,
+        warmup=200,
+        precision=precision,  # type: ignore[arg-type]
+        micro_batch=micro_batch,
+        validate_every=max(steps // 20, 1),
+    )
+    settings = ClipSettings(
+        loop,
+        Dropout(most_tokens=most_tokens),
+        learning_rate=learning_rate,
+        temperature=temperature,
+        label_weight=label_weight,
+    )
+    shape = {"small": small, "released": released}[model]
+    architecture = shape(names_of(labels, "diagnosis"), names_of(labels, "referral"))
+    names = run / "series_names"
+    figures = train_clip(
+        cohort, architecture, text or run / "text", run / "clip", settings, names if names.exists() else None
+    )
+    typer.echo(f"{run / 'clip'}: {figures['losses']}, best validation {figures['best']}")
+
+
+if __name__ == "__main__":
+    app()

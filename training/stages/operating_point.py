@@ -1,0 +1,64 @@
+"""From validation logits to an operating point: one threshold a class, one temperature a task.
+
+Classes are imbalanced and heads are trained with positive weights, so 0 is no natural threshold. It is chosen where
+balanced accuracy on the validation studies is highest (Youden 1950). The temperature makes probabilities honest
+without moving their order (Guo et al. 2017, arXiv 1706.04599).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import roc_curve
+
+FEWEST = 2  # of each kind, below which a class tells nothing about its threshold
+
+Numbers = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+def best_threshold(logits: Numbers, present: Flags) -> float:
+    """The logit above which a study is called positive: midway between the two that balanced accuracy falls between.
+
+    logits, present: (n,). Returns 0 where there are fewer than FEWEST positives or negatives: nothing was learned.
+    """
+    if min(present.sum(), (~present).sum()) < FEWEST:
+        return 0.0
+    false_positive, true_positive, cuts = roc_curve(present, logits, drop_intermediate=False)
+    best = float(cuts[np.argmax(true_positive - false_positive)])
+    if math.isinf(best):  # roc_curve's first point: nobody is positive
+        return float(np.nextafter(logits.max(), np.inf))
+    below = logits[logits < best]
+    return (best + float(below.max())) / 2 if len(below) else float(np.nextafter(best, -np.inf))
+
+
+def fit_temperature(logits: Numbers, targets: Flags) -> float | None:
+    """The temperature with the least cross-entropy of independent yes/no outputs on the validation studies.
+
+    logits, targets: (n,), all classes of a task laid end to end. None where only one kind occurs.
+    """
+    if len(np.unique(targets)) < 2:
+        return None
+    return _minimise(lambda scale: float(np.mean(np.logaddexp(0, np.where(targets, -logits, logits) * scale))))
+
+
+def fit_level_temperature(logits: Numbers, level: npt.NDArray[np.int64]) -> float | None:
+    """As `fit_temperature`, for levels that exclude each other: logits (n, levels), level (n,)."""
+    if len(np.unique(level)) < 2:
+        return None
+
+    def loss(scale: float) -> float:
+        scaled = logits * scale
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(level)), level]))
+
+    return _minimise(loss)
+
+
+def _minimise(loss_of_scale: Callable[[float], float]) -> float:
+    """1 / the scale between 0.01 and 100 with the least loss; the losses are convex in the scale."""
+    found = minimize_scalar(lambda power: loss_of_scale(math.exp(power)), bounds=(-4.6, 4.6), method="bounded")
+    return math.exp(-float(found.x))

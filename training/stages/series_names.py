@@ -1,0 +1,159 @@
+"""The series-name encoder learns by itself which images a name goes with: CLIP of names against single series.
+
+    python -m training.stages.series_names --run RUN
+
+Optional: the encoder is then where `training.stages.clip` starts from. The sequence ViT of this stage sees no names and
+is thrown away (Lyu et al. 2025, arXiv 2509.18638).
+
+Legend of the suffixes: B series, D token width, V width of the common space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from prima_core.base.config import Architecture
+from prima_core.name_encoder import NameEncoder
+from prima_core.random_weights import released
+from prima_core.sequence_vit import SequenceVit
+from training.base.checkpoint import finish, finished, write_weights
+from training.base.errors import BadTrainingData
+from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
+from training.prepare.store import TokenStore
+from training.run_folder import RunFolder
+from training.stages.architecture import small
+from training.stages.contrastive import contrastive, text_key
+from training.stages.study_model import Dropout, SeriesTokens, encode_names, initialise, pack_tokens, series_tokens
+
+SERIES_NAME = "series_name.safetensors"
+WIDTH = 64
+
+
+@dataclass(frozen=True)
+class SeriesNamesSettings:
+    """dropout: of tokens alone, names are what is learned."""
+
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(10_000, 256, warmup=200))
+    dropout: Dropout = field(default_factory=lambda: Dropout(series=0.0, names=0.0))
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+
+
+def train_series_names(
+    tokens: TokenStore,
+    studies: Sequence[str],
+    architecture: Architecture,
+    folder: Path,
+    settings: SeriesNamesSettings | None = None,
+) -> dict[str, Any]:
+    """Train on the series of `studies`; returns the figures of done.json. Writes series_name.safetensors.
+
+    Raises BadTrainingData, and what `training.base.loop.train` raises.
+    """
+    settings = settings or SeriesNamesSettings()
+    identity = asdict(settings) | {
+        "loop": None,
+        "series_name": asdict(architecture.series_name),
+        "sequence_vit": asdict(architecture.sequence_vit),
+        "tokens": tokens.about,
+        "studies": text_key("\n".join(studies)),
+    }
+    whole_identity = identity | settings.loop.identity()
+    if (figures := finished(folder, whole_identity)) is not None:
+        return figures
+    stage = _NamesStage(tokens, studies, architecture, settings)
+    figures = train(stage, settings.loop, folder, identity, "series names").figures()
+    write_weights(folder / SERIES_NAME, stage.module.name.state_dict())
+    finish(folder, whole_identity, (SERIES_NAME,), figures)
+    return figures
+
+
+def read_series_names(folder: Path) -> dict[str, Tensor]:
+    """State of a `NameEncoder`. Raises BadTrainingData where the stage is not done."""
+    if not (folder / "done.json").exists():
+        raise BadTrainingData(f"{folder}: training of series names has not ended; start it again, it resumes")
+    return load_file(folder / SERIES_NAME)
+
+
+class _NamesModel(nn.Module):
+    """Only `name` is kept."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.name = NameEncoder(architecture.series_name)
+        self.sequence = SequenceVit(architecture.sequence_vit)
+        self.from_name = nn.Linear(architecture.series_name.output, WIDTH)
+        self.from_image = nn.Linear(architecture.sequence_vit.output, WIDTH)
+        initialise(self)
+
+
+class _NamesStage(Stage[SeriesTokens]):
+    module: _NamesModel
+
+    def __init__(
+        self, tokens: TokenStore, studies: Sequence[str], architecture: Architecture, settings: SeriesNamesSettings
+    ) -> None:
+        self._tokens, self._settings = tokens, settings
+        self._series = [(study, n) for study in studies for n in range(len(tokens.sizes(study)))]
+        if len(self._series) < 2:
+            raise BadTrainingData("series names need at least two series to learn from")
+        torch.manual_seed(settings.loop.seed)
+        self.module = _NamesModel(architecture)
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._order = EndlessOrder(range(len(self._series)), settings.loop.seed)
+
+    def draw(self, step: int, positions: range) -> list[SeriesTokens]:
+        return [self._drawn(step, position) for position in positions]
+
+    def _drawn(self, step: int, position: int) -> SeriesTokens:
+        loop = self._settings.loop
+        study, n = self._series[self._order[step * loop.batch + position]]
+        series = self._tokens.read(study).series[n]
+        return series_tokens(series, self._settings.dropout, random(loop.seed, step, position))
+
+    def outputs(self, items: Sequence[SeriesTokens]) -> Outputs:
+        name_BD = encode_names(self.module.name, [one.name for one in items])
+        tokens_ND = pack_tokens(items, name_BD.device)
+        series_BE = self.module.sequence(torch.zeros_like(name_BD), tokens_ND, [len(one.coordinates) for one in items])
+        return {
+            "names": normalize(self.module.from_name(name_BD), dim=1),
+            "images": normalize(self.module.from_image(series_BE), dim=1),
+            "keys": torch.tensor([text_key(one.name.lower()) for one in items], device=name_BD.device),
+        }
+
+    def losses(self, outputs: Outputs) -> Outputs:
+        return {"loss": contrastive(outputs["names"], outputs["images"], outputs["keys"])}
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    steps: Annotated[int, typer.Option(help="Updates.")] = 10_000,
+    batch: Annotated[int, typer.Option(help="Series an update.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-4,
+    model: Annotated[str, typer.Option(help="small or released: the architecture.")] = "small",
+) -> None:
+    """Train the series-name encoder of a run."""
+    opened = RunFolder(run)
+    architecture = {"small": small, "released": released}[model]((), ())
+    settings = SeriesNamesSettings(LoopSettings(steps, batch, warmup=200), learning_rate=learning_rate)
+    figures = train_series_names(opened.store(), opened.split().train, architecture, run / "series_names", settings)
+    typer.echo(f"{run / 'series_names'}: {figures['losses']}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,47 @@
+"""Labels of many studies as arrays: what a head is asked for, and what of it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from training.base.cohort import StudyLabels
+from training.base.errors import BadTrainingData
+
+Numbers = npt.NDArray[np.float64]  # NaN where the label is unknown
+
+
+def flags(labels: Mapping[str, StudyLabels], studies: Sequence[str], task: str, names: Sequence[str]) -> Numbers:
+    """(studies, names) 1, 0 or NaN. task: diagnosis or referral."""
+    known = [getattr(labels.get(study, StudyLabels()), task) for study in studies]
+    rows = [[float(one[name]) if name in one else np.nan for name in names] for one in known]
+    return np.array(rows, np.float64).reshape(len(studies), len(names))
+
+
+def levels(labels: Mapping[str, StudyLabels], studies: Sequence[str], names: Sequence[str]) -> Numbers:
+    """(studies, 1) the position of the priority in `names`, or NaN. Raises BadTrainingData for a level not in it."""
+    position = {name: float(number) for number, name in enumerate(names)}
+    found = [labels.get(study, StudyLabels()).priority for study in studies]
+    if strange := sorted({level for level in found if level is not None and level not in position}):
+        raise BadTrainingData(f"labels: unknown priority {strange[0]!r}; expected {', '.join(names)}")
+    return np.array([np.nan if level is None else position[level] for level in found], np.float64)[:, None]
+
+
+def values(labels: Mapping[str, StudyLabels], studies: Sequence[str], name: str) -> Numbers:
+    """(studies, 1) a number, or NaN."""
+    return np.array([labels.get(study, StudyLabels()).value.get(name, np.nan) for study in studies], np.float64)[
+        :, None
+    ]
+
+
+def names_of(labels: Mapping[str, StudyLabels], task: str) -> tuple[str, ...]:
+    """All names that any study's labels have for diagnosis or referral, sorted."""
+    return tuple(sorted({name for one in labels.values() for name in getattr(one, task)}))
+
+
+def without_both_kinds(targets: Numbers, names: Sequence[str], least: int = 1) -> tuple[str, ...]:
+    """The names of which fewer than `least` studies are known to be positive, or to be negative."""
+    few = np.minimum((targets == 1).sum(axis=0), (targets == 0).sum(axis=0)) < least
+    return tuple(name for name, short in zip(names, few, strict=True) if short)
