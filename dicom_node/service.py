@@ -18,6 +18,7 @@ from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.hl7_settings import Hl7Destination
+from dicom_node.bundles import check_fits
 from dicom_node.console.http import Console
 from dicom_node.intake.apart import compare_apart
 from dicom_node.intake.receiver import run_receiver
@@ -50,12 +51,14 @@ def serve(configuration: Configuration) -> None:
     Raises ConfigurationError when it cannot start: no bundle or an altered one, a port in use, another node on the same
     storage. Weights and ports are checked by the processes that use them, so that no start pays for that twice.
     """
-    if configured_bundle(configuration) is None:
+    if configuration.model.bundle is None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
     with only_one(configuration.node.storage) as lock:
         migrate(configuration.node.database_url)
         registry = Registry(configuration.node.database_url)
         check_belongs_together(configuration, registry)
+        if registry.chosen_models().active is None:
+            configured_bundle(configuration)
         registry.close()
         # A process that is started again later must not run under a file that was edited meanwhile.
         frozen = configuration.node.storage / "configuration.json"
@@ -75,12 +78,7 @@ def configured_bundle(configuration: Configuration) -> BundleManifest | None:
         manifest = read_manifest(configuration.model.bundle)
     except BundleError as error:
         raise ConfigurationError(f"model.bundle: {error}") from error
-    named = {name for rule in configuration.worklist.rules for name in rule.findings}
-    if unknown := named - {*manifest.labels["diagnosis"]}:
-        raise ConfigurationError(f"worklist.rules: the bundle has no finding '{min(unknown)}'; a rule could never fire")
-    missing = [output for output in manifest.labels["priority"] if output not in configuration.worklist.mapping]
-    if missing:
-        raise ConfigurationError(f"worklist.mapping: no entry for {', '.join(missing)}, which the bundle may answer")
+    check_fits(configuration, manifest)
     return manifest
 
 
@@ -184,8 +182,10 @@ def _workitems(
     configuration: Configuration, registry: Registry, scheduler: BaseScheduler, stop: threading.Event
 ) -> EventOutbox:
     """What keeps the node's own work items and sends UPS events; both rest where `worklist.procedure_steps` is off."""
-    events = EventOutbox(configuration, registry)
+    kind = f"{_node_key(configuration)}-events-"
+    events = EventOutbox(configuration, registry, kind + uuid.uuid4().hex[:8])
     if configuration.worklist.procedure_steps:
+        registry.return_events(kind)
         steps = ReadingSteps(configuration, registry, provider_of(configuration, registry))
         scheduler.add_job(steps.update, "interval", seconds=WORKITEM_SECONDS, id="work items")
         scheduler.add_job(events.drop_useless, "interval", seconds=DROP_SECONDS, id="ups events")

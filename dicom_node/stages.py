@@ -1,4 +1,4 @@
-"""The worker process: the stages between a claimed study and its report, wired to one loaded model."""
+"""The worker process: the stages between a claimed study and its report, wired to the models in use."""
 
 from __future__ import annotations
 
@@ -10,59 +10,54 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicom_node.base.config import AnyDestination, Configuration, Destination
-from dicom_node.base.errors import ConfigurationError, ImagesGone, Stopped
+from dicom_node.base.errors import ImagesGone, Stopped
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Handover
-from dicom_node.base.types import Claim, ModelIdentity, Report, Score, StudyFacts, StudyResult, ToSend
+from dicom_node.base.types import Claim, Report, StudyFacts, StudyResult, ToSend
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
+from dicom_node.models_in_use import ModelsInUse
 from dicom_node.reporting.codes import finding_of
 from dicom_node.reporting.document import build_report, variant_uid
 from dicom_node.reporting.source import check_source
 from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
+from dicom_node.shadow import Progress, Shadow
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
-from prima_core.base.calibration import probability
-from prima_core.base.errors import BundleError, OutOfScope, PrimaError
+from prima_core.base.errors import OutOfScope, PrimaError
 from prima_core.base.types import PreparedStudy, StudyPrediction
-from prima_core.bundle import Bundle, build_model, load_bundle
 from prima_core.prepare import prepare_study
-from prima_core.prima import Prima
 
-
-def model_identity(bundle: Bundle) -> ModelIdentity:
-    """What reports and records say of the model."""
-    manifest = bundle.manifest
-    return ModelIdentity(manifest.id, manifest.name, manifest.version, manifest.device_uid, manifest.training_state)
+DROP_SECONDS = 3600.0
+DAY_SECONDS = 86400.0
 
 
 class StudyStages:
-    """prepare → predict → report → hand over, for one bundle."""
+    """prepare → predict → report → hand over with the active model, and the shadow in spare time."""
 
     def __init__(
         self,
         configuration: Configuration,
         registry: Registry,
-        bundle: Bundle,
-        model: Prima,
+        models: ModelsInUse,
         stop: threading.Event,
         pulse: Pulse,
     ) -> None:
         self._configuration = configuration
         self._registry = registry
-        self._bundle = bundle
-        self._model = model
+        self._models = models
         self._stop = stop
         self._pulse = pulse
-        self._identity = model_identity(bundle)
         self._scope = scope_settings(configuration)
+        self._shadow = Shadow(configuration, registry, models, self._prepared, self._go_on)
+        self._dropped_at = -DROP_SECONDS
 
     def as_stages(self) -> Stages:
-        """The four functions that the worker is given."""
-        return Stages(self.prepare, self.predict, self.report, self.hand_over)
+        """The functions that the worker is given."""
+        return Stages(self.prepare, self.predict, self.report, self.hand_over, self._models.refresh, self.spare)
 
     def prepare(self, claim: Claim) -> PreparedStudy:
         """Spool files → tokens, after the scope check.
@@ -71,14 +66,17 @@ class StudyStages:
         """
         if set(self._configuration.scope.exclude.ae_titles) & set(claim.calling_aes):
             raise OutOfScope("the site excludes studies of this calling AE title")
-        spool = self._configuration.node.spool
         try:
-            study = prepare_study([spool / path for _, path in claim.images], self._scope, self._go_on)
+            study = self._prepared(claim, self._go_on)
             check_source([self._file(claim, series.sop_instance_uids[0]) for series in study.series])
         except FileNotFoundError as error:
             self._note_lost(claim)
             raise ImagesGone("images of the study are missing from the spool") from error
         return study
+
+    def _prepared(self, claim: Claim, progress: Progress) -> PreparedStudy:
+        spool = self._configuration.node.spool
+        return prepare_study([spool / path for _, path in claim.images], self._scope, progress)
 
     def _note_lost(self, claim: Claim) -> None:
         """A folder without a single image is no sign that they are lost: it may not be mounted."""
@@ -89,7 +87,7 @@ class StudyStages:
 
     def predict(self, studies: Sequence[PreparedStudy]) -> Sequence[StudyPrediction | PrimaError]:
         """The model, all studies at once. Raises Stopped between two chunks of tokens when the node stops."""
-        return self._model.predict(studies, self._go_on)
+        return self._models.active.model.predict(studies, self._go_on)
 
     def report(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> Report:
         """A durable Structured Report, and a variant of it for each further SOP class that a destination takes.
@@ -106,6 +104,7 @@ class StudyStages:
             if sop_class != settings.sop_class:
                 variant = build_report(result, files, settings, created, sop_class)
                 write_report(variant, self._configuration.node.outgoing)
+        self._shadow.remember(claim, study)
         return Report(
             sop_instance_uid=str(document.SOPInstanceUID),
             series_instance_uid=str(document.SeriesInstanceUID),
@@ -117,7 +116,21 @@ class StudyStages:
             model=result.model,
             precision=result.precision,
             created_at=created.timestamp(),
+            prediction=self._models.active.prediction(
+                {"diagnosis": prediction.diagnosis, "referral": prediction.referral, "priority": prediction.priority},
+                result.priority.level,
+                prediction.study_embedding,
+                sum(prediction.seconds.values()),
+            ),
         )
+
+    def spare(self) -> bool:
+        """Let the shadow run on one study, and now and then delete embeddings that are too old to keep."""
+        days = self._configuration.model.keep_embeddings_days
+        if days is not None and time.monotonic() - self._dropped_at > DROP_SECONDS:
+            self._dropped_at = time.monotonic()
+            self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
+        return self._shadow.run_one()
 
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""
@@ -145,7 +158,8 @@ class StudyStages:
         return ToSend(destination.name, "sr", report_name(claim.study_instance_uid, uid))
 
     def _result(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> StudyResult:
-        diagnoses = self._scores("diagnosis", prediction.diagnosis)
+        active = self._models.active
+        diagnoses = active.scores("diagnosis", prediction.diagnosis)
         findings = [finding_of(score) for score in diagnoses if score.positive]
         worklist = self._configuration.worklist
         notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
@@ -154,9 +168,9 @@ class StudyStages:
             study_instance_uid=claim.study_instance_uid,
             revision=claim.revision,
             diagnoses=diagnoses,
-            referrals=self._scores("referral", prediction.referral),
+            referrals=active.scores("referral", prediction.referral),
             priority=rank(prediction.priority, worklist.mapping, findings, worklist.rules),
-            model=self._identity,
+            model=active.identity,
             precision=prediction.precision,
             sop_instance_uids=tuple(uid for series in study.series for uid in series.sop_instance_uids),
             notes=tuple(notes),
@@ -167,16 +181,6 @@ class StudyStages:
                 clinical_only=not self._configuration.model.allow_nonclinical,
             ),
         )
-
-    def _scores(self, task: str, logits: dict[str, float]) -> tuple[Score, ...]:
-        manifest = self._bundle.manifest
-        temperature = manifest.calibration[task]
-        scores = []
-        for name, logit in logits.items():
-            threshold = manifest.thresholds[task][name]
-            calibrated = None if temperature is None else probability(logit + threshold, temperature)
-            scores.append(Score(name, logit, threshold, calibrated))
-        return tuple(scores)
 
     def _file(self, claim: Claim, sop_instance_uid: str) -> Path:
         return self._configuration.node.spool / dict(claim.images)[sop_instance_uid]
@@ -190,26 +194,19 @@ class StudyStages:
 def load_worker(
     configuration: Configuration, registry: Registry, stop: threading.Event, pulse: Pulse, owner_kind: str
 ) -> Worker:
-    """Load the bundle once and take back what an earlier worker left; the worker is ready to run until `stop` is set.
+    """Load the bundles in use, take back what an earlier worker left; the worker is ready to run until `stop` is set.
 
     pulse: beaten at every step of the work. owner_kind: begins the owner's name of every worker of this node. Raises
-    ConfigurationError when the bundle is missing, altered or incomplete; the message says which file or tensor.
+    ConfigurationError when the active bundle is missing, altered or incomplete; the message says which file or tensor.
     """
     model_settings = configuration.model
-    if model_settings.bundle is None:
-        raise ConfigurationError("model.bundle: name a model bundle")
-    try:
-        bundle = load_bundle(model_settings.bundle)
-        model = build_model(bundle, model_settings.device, model_settings.precision)
-    except (BundleError, ValueError) as error:
-        log(Event.MODEL_REFUSED, "error", reason=str(error))
-        raise ConfigurationError(f"model.bundle: {error}") from error
-    log(Event.MODEL_LOADED, bundle=bundle.manifest.id, precision=model.runtime.precision)
+    models = ModelsInUse(configuration, registry)
+    log(Event.MODEL_LOADED, bundle=models.active.identity.bundle_id, precision=models.active.model.runtime.precision)
     for study in registry.reclaim_dead(owner_kind, time.time(), model_settings.max_attempts):
         log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker died")
     return Worker(
         registry,
-        StudyStages(configuration, registry, bundle, model, stop, pulse).as_stages(),
+        StudyStages(configuration, registry, models, stop, pulse).as_stages(),
         owner=owner_kind + uuid.uuid4().hex[:8],
         token_budget=model_settings.token_budget,
         max_attempts=model_settings.max_attempts,

@@ -9,10 +9,11 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.admin import configuration, control, demo, infer, model, serve, studies, worklist
+from dicom_node.admin import configuration, control, demo, infer, model, retrain, serve, studies, worklist
 from dicom_node.admin.output import notes
 from dicom_node.base.errors import ConfigurationError, NodeError, PeerUnreachable
 from prima_core.base.errors import PrimaError
+from training.base.errors import TrainingError
 
 FAILED, WRONG_USAGE, UNREACHABLE = 1, 2, 4
 
@@ -26,6 +27,7 @@ for group in (serve, infer, demo, studies, control):
     app.registered_commands.extend(group.app.registered_commands)
 app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")
+app.add_typer(retrain.app, name="retrain")
 app.add_typer(worklist.app, name="worklist")
 
 
@@ -45,7 +47,7 @@ def main() -> None:
         _complain(error, WRONG_USAGE)
     except PeerUnreachable as error:
         _complain(error, UNREACHABLE)
-    except (NodeError, PrimaError) as error:
+    except (NodeError, PrimaError, TrainingError) as error:
         _complain(error, FAILED)
     except SQLAlchemyError as error:
         _complain(f"the registry's database cannot be used ({type(error).__name__}); see node.database", FAILED)

@@ -15,6 +15,7 @@ from dicom_node.admin import simulate as simulation
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
 from dicom_node.admin.output import Json, notes, print_json, result
 from dicom_node.admin.studies import Uid, find
+from dicom_node.admin.wishes import listeners_for
 from dicom_node.base.config import Configuration
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.orders import WorklistEntry
@@ -22,7 +23,7 @@ from dicom_node.base.types import Finding, Level, Priority
 from dicom_node.console.reading_list import age_seconds, as_json, duration
 from dicom_node.jobs.flags import Plan
 from dicom_node.jobs.registry import Registry
-from dicom_node.worklist.listeners import listeners_of, preview
+from dicom_node.worklist.listeners import preview
 from dicom_node.worklist.ranking import rank_again
 
 app = typer.Typer(help="Reading priorities: the list, changes by a person, and what they do.")
@@ -58,11 +59,10 @@ def raise_(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Raise a study's reading priority and tell whom its result is told; a priority is never lowered."""
+    """Raise a study's reading priority and tell whom its result is told, or will be; a priority is never lowered."""
     configuration, registry = open_registry(config)
     found = find(registry, uid)
-    # Routes need what a result knows; without one, who is told is certain only where there are none.
-    fallback = () if configuration.routes else listeners_of(configuration)
+    fallback = listeners_for(configuration, registry, found.id) if found.report_uid is None else ()
     plan = registry.raise_priority(found.id, level, fallback, time.time())
     _show(plan, json, f"raised to {level.value}")
 

@@ -36,6 +36,7 @@ AeTitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]*$")
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Days = Annotated[float, Field(gt=0, le=36500)]
 SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
@@ -113,6 +114,7 @@ class ModelSection(Section):
     token_budget: Annotated[int, Field(ge=1)] = 4000
     max_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
+    keep_embeddings_days: Days | None = None
 
 
 class Exclusion(Section):
@@ -218,6 +220,8 @@ class WorklistSection(Section):
 
     objective_seconds, objective_share: how soon after the last image a flag is to be acknowledged, and how often.
     modality_worklist, procedure_steps: whether MWL and UPS are answered. subscribers: who may be sent UPS events.
+    keep_*: what is deleted when; whatever belongs to a study stays with it. max_open_steps: work items of other AEs
+    that are not final, of all and of one; max_final_steps: of everybody. max_step_bytes: one of them, encoded.
     """
 
     rules: tuple[FindingRule, ...] = ()
@@ -229,6 +233,15 @@ class WorklistSection(Section):
     modality_worklist: bool = True
     procedure_steps: bool = True
     subscribers: tuple[Subscriber, ...] = ()
+    keep_messages_days: Days = 90.0
+    keep_messages_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
+    keep_orders_days: Days = 180.0
+    keep_steps_days: Days = 30.0
+    keep_locked_steps_days: Days = 180.0
+    max_final_steps: Annotated[int, Field(ge=1)] = 20000
+    max_open_steps: Annotated[int, Field(ge=1)] = 5000
+    max_open_steps_of_one: Annotated[int, Field(ge=1)] = 1000
+    max_step_bytes: Annotated[int, Field(ge=4096, le=4 << 20)] = 1 << 20
 
 
 class Configuration(Section):

@@ -176,12 +176,14 @@ def _check_template(key: str, template: str) -> None:
 class Hl7Listener(_Section):
     """The node's own HL7 v2 receiver: orders, patient corrections, final reports. Without `port` it is off.
 
-    peers: the IP addresses that may connect; with none, this machine alone. max_message_bytes: a longer message is
-    refused and its connection closed. idle_timeout_seconds: a connection on which nothing came for so long is closed.
-    message_timeout_seconds: from a message's first byte to its last. character_set: of messages whose MSH-18 is empty.
-    processing_id: MSH-11 of messages that count here; others are rejected, an empty one counts. assigning_authority:
-    whose patient IDs DICOM objects carry here (PID-3.4); empty: the first ID in PID-3. accession_number: the field
-    that holds it in an ORM, OMG or ORU (IHE RAD-4: OBR-18); IPC-1 comes first where there is one.
+    peers: the IP addresses that may connect; with none, this machine alone. max_connections: of all, and of one
+    address; past them the connection that has been idle for longest is closed for the new one. max_message_bytes: a
+    longer message is refused and its connection closed. idle_timeout_seconds: a connection on which nothing came for so
+    long is closed. message_timeout_seconds: from a message's first byte to its last. character_set: of messages whose
+    MSH-18 is empty. processing_id: MSH-11 of messages that count here; others are rejected, an empty one counts.
+    assigning_authority: whose patient IDs DICOM objects carry here (PID-3.4); empty: the first ID in PID-3.
+    accession_number: the field that holds it in an ORM, OMG or ORU (IHE RAD-4: OBR-18); IPC-1 comes first where there
+    is one.
     priorities: the site's own priority words and their levels, before S, A, R, P and T.
     """
 
@@ -189,6 +191,7 @@ class Hl7Listener(_Section):
     port: Port | None = None
     peers: tuple[str, ...] = ()
     max_connections: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_connections_of_one: Annotated[int, Field(ge=1, le=1000)] = 8
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 5 << 20
     idle_timeout_seconds: Seconds = 3600.0
     message_timeout_seconds: Seconds = 60.0

@@ -65,6 +65,19 @@ class Order:
 
 
 @dataclass(frozen=True)
+class RankedOrder:
+    """An order and its reading priority as it is now.
+
+    level: the higher of the order's own and that of its study on the node's list; None where neither is known. marking:
+    what must stand beside a level that a model that is not clinical raised, else empty.
+    """
+
+    order: Order
+    level: Level | None
+    marking: str = ""
+
+
+@dataclass(frozen=True)
 class Listener:
     """A destination that is told reading priorities. kind: hl7 or ups.
 
@@ -190,7 +203,15 @@ class FinalReport:
     corrected: bool = False
 
 
-WorklistEvent = OrderReceived | PatientCorrected | PatientsMerged | FinalReport
+@dataclass(frozen=True)
+class ReadingBegun:
+    """A physician has begun to report. order: the keys it came with and the patient. at: seconds, epoch (UTC)."""
+
+    order: Order
+    at: float
+
+
+WorklistEvent = OrderReceived | PatientCorrected | PatientsMerged | FinalReport | ReadingBegun
 
 
 @dataclass(frozen=True)

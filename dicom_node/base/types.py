@@ -150,6 +150,40 @@ class ModelIdentity:
         return self.training_state == CLINICAL
 
 
+class ModelRole(enum.StrEnum):
+    """What a bundle is used for: `active` makes the reports, `shadow` runs on the same studies and is only compared."""
+
+    ACTIVE = "active"
+    SHADOW = "shadow"
+
+
+class ModelAction(enum.StrEnum):
+    """A change of which bundles are in use, as the audit has it."""
+
+    ACTIVATE = "activate"
+    ROLLBACK = "rollback"
+    SHADOW = "shadow"
+    STOP_SHADOW = "stop-shadow"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one bundle said of one revision of a study, as the registry keeps it.
+
+    logits: task → output → logit, thresholds already subtracted. level: what the site's mapping and rules make of it.
+    encoder: the part of the bundle that made `embedding`, see `models_in_use.encoder_of`; embedding: float32
+    little-endian.
+    """
+
+    bundle_id: str
+    encoder: str
+    logits: dict[str, dict[str, float]]
+    level: Level
+    precision: str
+    seconds: float
+    embedding: bytes
+
+
 @dataclass(frozen=True)
 class Score:
     """One head's answer. logit: threshold already subtracted, above 0 is positive; probability: only if calibrated."""
@@ -215,7 +249,8 @@ class Finding:
 class Report:
     """A finished document in the outgoing folder: what the registry records and the outbox sends.
 
-    priority_output: the priority head's strongest output, from which rules can be tried again.
+    priority_output: the priority head's strongest output, from which rules can be tried again. prediction: all that the
+    model said, kept for comparison and training.
     """
 
     sop_instance_uid: str
@@ -228,6 +263,7 @@ class Report:
     model: ModelIdentity
     precision: str
     created_at: float
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)

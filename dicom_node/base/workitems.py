@@ -37,13 +37,26 @@ class EventType(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class UpsLimits:
+    """What other AEs may have the node keep.
+
+    step_bytes: of one work item, encoded, and of one request. open_steps, open_steps_of_one: work items that are not
+    final, of all AEs and of one. Subscriptions need no limit: an AE that may subscribe has one a work item at most.
+    """
+
+    step_bytes: int = 1 << 20
+    open_steps: int = 5000
+    open_steps_of_one: int = 1000
+
+
+@dataclass(frozen=True)
 class Workitem:
     """One UPS as it is stored.
 
     state, priority: also in the data set; here for a store to look for. encoded: the data set, Explicit VR Little
     Endian, UTF-8, without the Transaction UID. version: counts the updates, for optimistic locking. study_instance_uid,
     written: of the node's own alone: the study of its reading list that it stands for, and what it wrote last, encoded
-    alike.
+    alike. created_by: the AE title that had it made; empty for the node's own.
     """
 
     sop_instance_uid: str
@@ -54,6 +67,7 @@ class Workitem:
     version: int = 1
     study_instance_uid: str | None = None
     written: bytes | None = None
+    created_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,13 @@ class UpsEvent:
 
 @dataclass(frozen=True)
 class QueuedEvent:
-    """An event that waits to be sent to its receiver. attempts: that failed so far. created_at: seconds, epoch."""
+    """An event that `owner` is to send to its receiver. attempts: that failed so far. created_at: seconds, epoch."""
 
     id: int
     event: UpsEvent
     attempts: int
     created_at: float
+    owner: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ def health_problems(registry: Registry, now: float) -> list[str]:
     """What is wrong now, in words; empty when the node is well."""
     try:
         seen = {process.name: process for process in registry.processes()}
+        active = registry.chosen_models().active
     except DATABASE_AWAY:
         return [NO_DATABASE]
     problems = []
@@ -23,4 +24,6 @@ def health_problems(registry: Registry, now: float) -> list[str]:
             problems.append(f"the {name} has not been heard of for {now - seen[name].beat_at:.0f} s")
         elif seen[name].status != "ready":
             problems.append(f"the {name} is {seen[name].status}")
+    if active is not None and active.problem is not None:
+        problems.append(f"the active bundle {active.bundle_id} is not in use: {active.problem}")
     return problems

@@ -14,8 +14,9 @@ from dicom_node.base.errors import ConfigurationError
 from dicom_node.console.application import application
 from dicom_node.jobs.registry import Registry
 
-CONNECTIONS = 64  # at a time; more are refused, so that this port never takes the process's last file
+CONNECTIONS = 64  # at a time, so that this port never takes the process's last file
 CONNECTION_SECONDS = 30.0  # a connection's whole life
+SILENT_SECONDS = 5.0  # until its first request is whole
 IDLE_SECONDS = 5  # between two requests of one connection
 STOP_SECONDS = 2  # for requests under way when the node stops
 
@@ -46,7 +47,6 @@ class Console:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS,
                 timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
@@ -66,14 +66,43 @@ class Console:
 
 
 class _BoundedConnection(H11Protocol):
-    """HTTP/1.1 for one client, for a while: uvicorn itself waits for ever for a request that does not come."""
+    """HTTP/1.1 for one client, for a while: uvicorn itself waits for ever for a request that does not come.
+
+    Where too many are open, the one that has been idle for longest makes room: `/healthz` is never shut out by silence.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
-        if len(self.connections) > CONNECTIONS:
-            transport.abort()
+        self._idle_since = self.loop.time()
+        self._was_answered = False
+        self._ends = [
+            self.loop.call_later(CONNECTION_SECONDS, transport.abort),
+            self.loop.call_later(SILENT_SECONDS, self._end_if_silent),
+        ]
+        present = [one for one in self.connections if isinstance(one, _BoundedConnection) and one._is_open]
+        if len(present) > CONNECTIONS:
+            idle = [one for one in present if one is not self and not one._is_asked]
+            min(idle, key=lambda one: one._idle_since, default=self).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end.cancel()
+        for timer in self._ends:
+            timer.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        self._was_answered = True
+        super().on_response_complete()
+
+    @property
+    def _is_open(self) -> bool:
+        return not self.transport.is_closing()
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_if_silent(self) -> None:
+        if not (self._is_asked or self._was_answered):
+            self.transport.abort()

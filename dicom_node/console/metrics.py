@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from dicom_node.base.config import WorklistSection
 from dicom_node.jobs.registry import Registry
 
+WINDOWS = {"24h": 86400.0, "7d": 7 * 86400.0}
 FLAG_BOUNDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -67,14 +68,24 @@ class NodeMetrics(Collector):
         buckets = [(f"{bound:g}", count) for bound, count in times.at_most]
         histogram.add_metric([], [*buckets, ("+Inf", times.acknowledged)], times.seconds)
         yield histogram
-        within = dict(times.at_most)[self._objective.objective_seconds]
-        met = within >= self._objective.objective_share * (times.acknowledged + times.overdue)
-        words = "1 while the share of flags that worklist.objective_share asks for came in time, else 0"
-        yield GaugeMetricFamily("dicom_node_flag_objective_met", words, value=float(met))
+        yield from self._objective_met()
         words = "Raised priorities that no destination has acknowledged yet"
         yield GaugeMetricFamily("dicom_node_flags_waiting", words, value=times.waiting)
         words = "Raised priorities that came after the reading had begun or the report was final"
         yield CounterMetricFamily("dicom_node_flags_too_late", words, value=times.too_late)
+
+    def _objective_met(self) -> Iterator[Metric]:
+        words = "1 while the share of flags of the window that worklist.objective_share asks for came in time, else 0"
+        met = GaugeMetricFamily("dicom_node_flag_objective_met", words, labels=["window"])
+        words = "Flags of the window that were acknowledged or should have been"
+        due = GaugeMetricFamily("dicom_node_flags_due", words, labels=["window"])
+        now = time.time()
+        for window, seconds in WINDOWS.items():
+            flags = self._registry.flags_in_time(now - seconds, self._objective.objective_seconds, now)
+            met.add_metric([window], float(flags.in_time >= self._objective.objective_share * flags.due))
+            due.add_metric([window], flags.due)
+        yield met
+        yield due
 
     def _processes(self) -> Metric:
         words = "Seconds since a process last beat"

@@ -85,7 +85,9 @@ class DeliveryBook(FlagBook):
             if row.level is not None:
                 change = replace(change, level=Level(row.level))
             order = self._match(connection, study).order
-            if change.order is not None and order is not None:
+            if change.order is None:
+                change = replace(change, order=order)  # it may have come since
+            elif order is not None:
                 # Corrections of the patient since count; the order's own numbers are what they were.
                 change = replace(change, order=replace(change.order, patient=order.patient))
             if said.undoes is not None:
@@ -105,12 +107,22 @@ class DeliveryBook(FlagBook):
     def delivered(self, delivery: Delivery, at: float, outcome: Outcome = TAKEN) -> bool:
         """Note success; True when this was the last object and the study is delivered now."""
         with self._write() as connection:
+            if not outcome.stands and self._has_order_by_now(connection, delivery):
+                self._end(connection, delivery, DeliveryState.PENDING, outcome.words, next_attempt_at=at)
+                return False
             state = DeliveryState.DELIVERED if outcome.stands else DeliveryState.WITHDRAWN
             self._end(connection, delivery, state, outcome.words or None, delivered_at=at)
             if delivery.change is not None:
                 self._acknowledge(connection, delivery, outcome, at)
                 return False
             return self._close_study(connection, delivery.study_id, at)
+
+    def _has_order_by_now(self, connection: sa.Connection, delivery: Delivery) -> bool:
+        """Whether a change was told without an order that has come since: with it the peer can be told more."""
+        if delivery.change is None or delivery.change.order is not None:
+            return False
+        study = connection.execute(sa.select(studies).where(studies.c.id == delivery.study_id)).one()
+        return self._match(connection, study).order is not None
 
     @staticmethod
     def _acknowledge(connection: sa.Connection, delivery: Delivery, outcome: Outcome, at: float) -> None:

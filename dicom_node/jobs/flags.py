@@ -19,11 +19,12 @@ from dicom_node.base.orders import Listener, Order, PriorityChange, WorklistEven
 from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level, StudyState
 from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_to_json
-from dicom_node.jobs.tables import deliveries, results, studies
+from dicom_node.jobs.study_records import MODEL, StudyRecord, highest, record_of
+from dicom_node.jobs.tables import deliveries, studies
 from dicom_node.jobs.transitions import lock_study
 from dicom_node.jobs.worklist_tables import changes
 
-MODEL, PERSON = "model", "person"
+PERSON = "person"
 KEY_LENGTH = 20
 NOT_CLINICAL = "the model is not clinical and worklist.allow_nonclinical is not set"
 UNDONE = "a person took the priority back"
@@ -82,7 +83,7 @@ class FlagBook(OrderBook):
         """What the node would tell now if it had told nobody anything yet. Changes nothing."""
         with self._read() as connection:
             row = connection.execute(sa.select(studies).where(studies.c.id == study)).one()
-            return self._plan(connection, row, at, {}, nonclinical=nonclinical)
+            return _plan(record_of(connection, row), at, {}, nonclinical=nonclinical)
 
     def raise_priority(self, study: str, level: Level, fallback: Sequence[Listener], at: float) -> Plan:
         """A person's wish, told to whom the study's result is told. Raises PermanentError.
@@ -90,21 +91,18 @@ class FlagBook(OrderBook):
         fallback: who is told of a study without a result.
         """
         with self._write() as connection:
-            row = lock_study(connection, study)
-            match = self._match(connection, row)
-            standing = self._standing_level(connection, row, match)
+            record = record_of(connection, lock_study(connection, study))
+            standing, result, told = record.standing_level, record.newest, record.told
             if standing is not None and level.severity <= standing.severity:
                 raise PermanentError(f"the study's priority is {standing} already; a priority is never lowered")
-            result = self._newest_result(connection, row)
             listeners = [Listener(**one) for one in result.told] if result is not None else fallback
-            told, ordered = self._told(connection, study), match.order.priority if match.order else None
-            news = needing(level, ordered, told, listeners, match.order is not None)
+            news = needing(level, record.ordered, told, listeners, record.match.order is not None)
             rule = f"raised to {level} by a person"
             # A model that is not clinical has no part in a person's wish, and so does not hold it back.
             judge = result if result is not None and result.training_state == CLINICAL else None
-            change = self._change(connection, row, match, level, rule, at, result=judge)
-            self._queue(connection, row, change, _with_previous(news, ordered, told), PERSON, judge)
-            return Plan(change, news, "" if news else _why_not(level, ordered, listeners, match))
+            change = _change(record, level, rule, at, result=judge)
+            self._queue(connection, record.study, change, _with_previous(news, record.ordered, told), PERSON, judge)
+            return Plan(change, news, "" if news else _why_not(level, record, listeners))
 
     def undo_priority(self, study: str, at: float) -> Plan:
         """Take the last change back where it was told, while it still stands; each gets back what it had before.
@@ -112,25 +110,24 @@ class FlagBook(OrderBook):
         Raises PermanentError when there is nothing to undo, or nobody who was told said what the priority was before.
         """
         with self._write() as connection:
-            row = lock_study(connection, study)
-            last = self._last_standing(connection, study)
+            record = record_of(connection, lock_study(connection, study))
+            last = record.last_standing
             if last is None:
                 raise PermanentError("the node changed no priority of this study, or it was undone already")
-            match = self._match(connection, row)
             told = self._withdraw(connection, last)
             back = [_Told(one.listener, level=one.previous, previous=Level(last.level)) for one in told if one.previous]
             if told and not back:
                 raise PermanentError("what the priority was before is not known; change it where it is kept")
-            if not self._still_stands(match, last):
+            if not self._still_stands(record.match, last):
                 back = []
             before = Level(last.previous) if last.previous else Level.ROUTINE
             change = replace(
-                self._change(connection, row, match, before, "undone by a person", at, undo=True),
+                _change(record, before, "undone by a person", at, undo=True),
                 findings=tuple(Finding(**finding) for finding in last.findings),
                 marking=last.marking,
                 judged=last.result_id is not None,
             )
-            self._queue(connection, row, change, back, PERSON, undoes=last)
+            self._queue(connection, record.study, change, back, PERSON, undoes=last)
             listeners = tuple(one.listener for one in back)
             return Plan(change, listeners, "" if listeners else "nobody has to be told")
 
@@ -142,13 +139,16 @@ class FlagBook(OrderBook):
         change = connection.execute(sa.select(changes).where(changes.c.id == delivery.change_id)).one()
         if self._is_final(connection, delivery.study_id):
             return FINAL
-        if change.order is None:
-            return ""
         study = connection.execute(sa.select(studies).where(studies.c.id == delivery.study_id)).one()
         match = self._match(connection, study)
-        if match.order is None or not _is_same_order(match.order, order_from_json(change.order)):
+        then = order_from_json(change.order) if change.order is not None else match.order
+        if then is not None and (match.order is None or not _is_same_order(match.order, then)):
             return match.note or "the study's order is another one now"
-        return self._overtaken(connection, match, change) if delivery.kind == "hl7" else ""
+        if delivery.kind == "hl7":
+            return self._overtaken(connection, match, change)
+        # A UPS peer says itself what its step has; one that is created for us must not say less than the order.
+        known = match.order.priority if match.order is not None and change.undoes is None else None
+        return OVERTAKEN if known is not None and known.severity >= Level(change.level).severity else ""
 
     def _overtaken(self, connection: sa.Connection, match: Match, change: Any) -> str:
         """Why what the order says now forbids a change; empty when it does not."""
@@ -161,69 +161,14 @@ class FlagBook(OrderBook):
         return OVERTAKEN if known.severity >= Level(change.level).severity or same_word(known, change.level) else ""
 
     def _flag(self, connection: sa.Connection, study: str, at: float, *, nonclinical: bool) -> None:
-        row = lock_study(connection, study)
-        told = self._told(connection, study)
-        plan = self._plan(connection, row, at, told, nonclinical=nonclinical)
+        record = record_of(connection, lock_study(connection, study))
+        told = record.told
+        plan = _plan(record, at, told, nonclinical=nonclinical)
         if plan.change is None:
             return
-        ordered = plan.change.order.priority if plan.change.order else None
-        news = _with_previous(plan.listeners, ordered, told)
-        self._queue(connection, row, plan.change, news, MODEL, self._result(connection, row))
+        news = _with_previous(plan.listeners, record.ordered, told)
+        self._queue(connection, record.study, plan.change, news, MODEL, record.result)
         log(Event.PRIORITY_RAISED, study=study, priority=plan.change.level.value, count=len(plan.listeners))
-
-    def _plan(
-        self, connection: sa.Connection, study: Any, at: float, told: Mapping[str, Level], *, nonclinical: bool
-    ) -> Plan:
-        result = self._result(connection, study)
-        silence = self._silence(connection, study, result, nonclinical)
-        if result is None or silence:
-            return Plan(None, note=silence)
-        level, listeners = Level(result.level), [Listener(**one) for one in result.told]
-        match = self._match(connection, study)
-        ordered = match.order.priority if match.order else None
-        news = needing(level, ordered, told, listeners, match.order is not None)
-        if not news:
-            return Plan(None, note=_why_not(level, ordered, listeners, match))
-        return Plan(self._change(connection, study, match, level, result.rule, at, result=result), news)
-
-    def _silence(self, connection: sa.Connection, study: Any, result: Any, nonclinical: bool) -> str:
-        """Why nothing at all is told of a study now, whatever its order says; empty when something may be."""
-        if result is None:
-            return ""
-        if is_of_two_patients(study):
-            return TWO_PATIENTS
-        if self._is_final(connection, study.id):
-            return FINAL
-        if result.training_state != CLINICAL and not nonclinical:
-            return NOT_CLINICAL
-        undone = self._undone_level(connection, study.id)
-        return UNDONE if undone is not None and Level(result.level).severity <= undone.severity else ""
-
-    def _change(
-        self,
-        connection: sa.Connection,
-        study: Any,
-        match: Match,
-        level: Level,
-        rule: str,
-        at: float,
-        *,
-        result: Any = None,
-        undo: bool = False,
-    ) -> PriorityChange:
-        return PriorityChange(
-            key=uuid.uuid4().hex[:KEY_LENGTH],
-            study_instance_uid=study.study_instance_uid,
-            level=level,
-            previous=self._standing_level(connection, study, match),
-            rule=rule,
-            at=at,
-            order=match.order,
-            findings=tuple(Finding(**finding) for finding in result.findings) if result is not None else (),
-            undo=undo,
-            marking=marking_of(result.training_state) if result is not None else "",
-            judged=result is not None,
-        )
 
     def _queue(
         self,
@@ -269,56 +214,6 @@ class FlagBook(OrderBook):
                     next_attempt_at=change.at,
                 )
             )
-
-    @staticmethod
-    def _result(connection: sa.Connection, study: Any) -> Any:
-        """The result of the study as it is now."""
-        query = sa.select(results).where(results.c.study_id == study.id, results.c.revision == study.revision)
-        return connection.execute(query).one_or_none()
-
-    @staticmethod
-    def _newest_result(connection: sa.Connection, study: Any) -> Any:
-        """The newest result on record: what stands while the study is run again, or ends without a result."""
-        query = sa.select(results).where(results.c.study_id == study.id).order_by(results.c.revision.desc()).limit(1)
-        return connection.execute(query).one_or_none()
-
-    @staticmethod
-    def _told(connection: sa.Connection, study: str) -> dict[str, Level]:
-        """What each destination was told last, or will be."""
-        query = (
-            sa.select(deliveries.c.destination, sa.func.coalesce(deliveries.c.level, changes.c.level).label("level"))
-            .join(changes, changes.c.id == deliveries.c.change_id)
-            .where(changes.c.study_id == study, deliveries.c.state != DeliveryState.WITHDRAWN)
-            .order_by(changes.c.id)
-        )
-        return {row.destination: Level(row.level) for row in connection.execute(query)}
-
-    def _standing_level(self, connection: sa.Connection, study: Any, match: Match) -> Level | None:
-        """The highest of what the order says and what the node told last; None where nobody said anything."""
-        last = self._last_standing(connection, study.id)
-        ours = Level(last.level) if last is not None else None
-        return _highest(ours, match.order.priority if match.order is not None else None)
-
-    @staticmethod
-    def _last_standing(connection: sa.Connection, study: str) -> Any:
-        """The last change that is neither an undo nor undone."""
-        undo = changes.alias("undo")
-        query = (
-            sa.select(changes)
-            .where(changes.c.study_id == study, changes.c.undoes.is_(None))
-            .where(~sa.exists().where(undo.c.undoes == changes.c.id))
-            .order_by(changes.c.id.desc())
-            .limit(1)
-        )
-        return connection.execute(query).one_or_none()
-
-    @staticmethod
-    def _undone_level(connection: sa.Connection, study: str) -> Level | None:
-        """The highest level of the model that a person took back."""
-        undo = changes.alias("undo")
-        query = sa.select(changes.c.level).join(undo, undo.c.undoes == changes.c.id)
-        query = query.where(changes.c.study_id == study, changes.c.source == MODEL)
-        return _highest(*(Level(level) for level in connection.scalars(query)))
 
     @staticmethod
     def _withdraw(connection: sa.Connection, change: Any) -> list[_Told]:
@@ -376,12 +271,7 @@ def _is_same_order(one: Order, other: Order) -> bool:
 
 def _with_previous(listeners: Sequence[Listener], ordered: Level | None, told: Mapping[str, Level]) -> list[_Told]:
     """What each listener has before it is told: the order's priority, or what it was told since."""
-    return [_Told(one, previous=_highest(ordered, told.get(one.name))) for one in listeners]
-
-
-def _highest(*levels: Level | None) -> Level | None:
-    known = [level for level in levels if level is not None]
-    return max(known, key=lambda level: level.severity, default=None)
+    return [_Told(one, previous=highest(ordered, told.get(one.name))) for one in listeners]
 
 
 def marking_of(training_state: str) -> str:
@@ -406,12 +296,65 @@ def change_of_row(row: Any, study_instance_uid: str) -> PriorityChange:
     )
 
 
-def _why_not(level: Level, ordered: Level | None, listeners: Sequence[Listener], match: Match) -> str:
+def news_of(record: StudyRecord, told: Mapping[str, Level], *, nonclinical: bool) -> tuple[tuple[Listener, ...], str]:
+    """Whom the study's result is news to, and why it is news to nobody.
+
+    told: what each destination was told last. The reason is empty, too, where the result asks for nothing.
+    """
+    silence = _silence(record, nonclinical)
+    if record.result is None or silence:
+        return (), silence
+    level, listeners = Level(record.result.level), [Listener(**one) for one in record.result.told]
+    news = needing(level, record.ordered, told, listeners, record.match.order is not None)
+    return news, "" if news else _why_not(level, record, listeners)
+
+
+def _plan(record: StudyRecord, at: float, told: Mapping[str, Level], *, nonclinical: bool) -> Plan:
+    news, note = news_of(record, told, nonclinical=nonclinical)
+    if not news:
+        return Plan(None, note=note)
+    result = record.result
+    return Plan(_change(record, Level(result.level), result.rule, at, result=result), news)
+
+
+def _silence(record: StudyRecord, nonclinical: bool) -> str:
+    """Why nothing at all is told of a study now, whatever its order says; empty when something may be."""
+    result, undone = record.result, record.undone_level
+    if result is None:
+        return ""
+    if is_of_two_patients(record.study):
+        return TWO_PATIENTS
+    if record.final_at is not None:
+        return FINAL
+    if result.training_state != CLINICAL and not nonclinical:
+        return NOT_CLINICAL
+    return UNDONE if undone is not None and Level(result.level).severity <= undone.severity else ""
+
+
+def _why_not(level: Level, record: StudyRecord, listeners: Sequence[Listener]) -> str:
     """Why nobody is told, in words; empty for a study that is routine anyway."""
     if level is Level.ROUTINE:
         return ""
     if not listeners:
         return NOBODY
-    if match.order is None:
-        return match.note
-    return UNKNOWN if ordered is None else NOT_RAISED
+    if record.match.order is None:
+        return record.match.note
+    return UNKNOWN if record.ordered is None else NOT_RAISED
+
+
+def _change(
+    record: StudyRecord, level: Level, rule: str, at: float, *, result: Any = None, undo: bool = False
+) -> PriorityChange:
+    return PriorityChange(
+        key=uuid.uuid4().hex[:KEY_LENGTH],
+        study_instance_uid=record.study.study_instance_uid,
+        level=level,
+        previous=record.standing_level,
+        rule=rule,
+        at=at,
+        order=record.match.order,
+        findings=tuple(Finding(**finding) for finding in result.findings) if result is not None else (),
+        undo=undo,
+        marking=marking_of(result.training_state) if result is not None else "",
+        judged=result is not None,
+    )

@@ -5,8 +5,9 @@ A study has an order only where exactly one can be meant and the patient is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from dicom_node.base.orders import (
     Patient,
     PatientCorrected,
     PatientsMerged,
+    ReadingBegun,
     WorklistEvent,
 )
 from dicom_node.base.types import Level
@@ -37,6 +39,7 @@ TWO_STUDIES = "several studies have this order's accession number; it is not cer
 OTHER_PATIENT = "the order with this study's identifiers is another patient's"
 NO_ORDER = "no order is known for this study"
 KEYS = ("filler_order_number", "placer_order_number", "accession_number", "study_instance_uid")
+ORDER_FIELDS = tuple(field.name for field in fields(Order) if field.name != "patient")
 PATIENT_FIELDS = tuple(field.name for field in fields(Patient))
 FORWARD = (OrderStatus.SCHEDULED, OrderStatus.IN_PROGRESS, OrderStatus.COMPLETED, OrderStatus.CANCELLED)
 
@@ -65,7 +68,7 @@ class OrderBook(Database):
         with self._write() as connection:
             connection.execute(
                 self._insert(messages)
-                .values(digest=digest, address=address, content=content, received_at=at)
+                .values(digest=digest, address=address, content=content, size=len(content), received_at=at)
                 .on_conflict_do_nothing()
             )
             row = connection.execute(sa.select(messages).where(messages.c.digest == digest)).one()
@@ -76,13 +79,7 @@ class OrderBook(Database):
         with self._write() as connection:
             connection.execute(messages.update().where(messages.c.id == message).values(outcome=reason))
 
-    def orders(
-        self,
-        *,
-        equal: dict[str, str],
-        scheduled_from: str = "",
-        scheduled_to: str = "",
-    ) -> Iterator[Order]:
+    def _order_pages(self, equal: dict[str, str], scheduled_from: str, scheduled_to: str) -> Iterator[list[Order]]:
         """Orders that are not over, page by page, in the order in which they came.
 
         equal: columns and the exact value each must have. scheduled_from, scheduled_to: YYYYMMDD, inclusive.
@@ -98,69 +95,23 @@ class OrderBook(Database):
         last = 0
         while True:
             with self._read() as connection:
-                page = connection.execute(query.where(orders.c.id > last).order_by(orders.c.id).limit(PAGE)).all()
-            yield from (order_of_row(row) for row in page)
-            if len(page) < PAGE:
+                rows = connection.execute(query.where(orders.c.id > last).order_by(orders.c.id).limit(PAGE)).all()
+            if rows:
+                last = rows[-1].id
+                yield [order_of_row(row) for row in rows]
+            if len(rows) < PAGE:
                 return
-            last = page[-1].id
 
-    def _match(self, connection: sa.Connection, study: Any) -> Match:
+    @staticmethod
+    def _match(connection: sa.Connection, study: Any) -> Match:
         """The one order that a study was made for."""
-        alive = orders.c.status != OrderStatus.CANCELLED
-        by_uid = connection.execute(
-            sa.select(orders).where(orders.c.study_instance_uid == study.study_instance_uid, alive)
-        ).all()
-        found = by_uid or self._by_accession(connection, study.accession_number)
-        if len(found) > 1:
-            return Match(None, TWO_ORDERS)
-        if not found:
-            return Match(None, NO_ORDER)
-        if not by_uid and self._studies_with(connection, study.accession_number) > 1:
-            return Match(None, TWO_STUDIES)
-        order = order_of_row(found[0])
-        return Match(order) if self._is_patient(connection, order.patient, study) else Match(None, OTHER_PATIENT)
-
-    def _by_accession(self, connection: sa.Connection, accession_number: str) -> list[Any]:
-        """Orders of this accession number that name no study of their own."""
-        if not accession_number:
-            return []
-        query = sa.select(orders).where(
-            orders.c.accession_number == accession_number,
-            orders.c.study_instance_uid == "",
-            orders.c.status != OrderStatus.CANCELLED,
-        )
-        return list(connection.execute(query).all())
+        return matches_of(connection, [study])[study.id]
 
     @staticmethod
     def _is_final(connection: sa.Connection, study: str) -> bool:
         """Whether a final report of the study came."""
         query = sa.select(final_reports.c.id).where(final_reports.c.study_id == study).limit(1)
         return connection.execute(query).first() is not None
-
-    @staticmethod
-    def _studies_with(connection: sa.Connection, accession_number: str) -> int:
-        query = sa.select(sa.func.count()).where(studies.c.accession_number == accession_number)
-        return int(connection.scalar(query) or 0)
-
-    def _is_patient(self, connection: sa.Connection, patient: Patient, study: Any) -> bool:
-        """Whether the study's images can be this patient's, under any ID that was merged into the present one."""
-        ids = [patient.patient_id, *self._retired(connection, patient)]
-        keys = [patient_key_of(one, patient.name, patient.birth_date) for one in ids]
-        return any(surely_same_patient(key, study.patient_key) for key in keys)
-
-    @staticmethod
-    def _retired(connection: sa.Connection, patient: Patient) -> list[str]:
-        """IDs that were merged into this patient's, at most so many steps ago."""
-        found: set[str] = set()
-        ask = [patient.patient_id]
-        for _ in range(LONGEST_CHAIN):
-            query = sa.select(merges.c.retired_id).where(merges.c.survivor_id.in_(ask))
-            query = query.where(_issuer_is(merges.c.survivor_issuer, patient.issuer))
-            ask = [one for one in connection.scalars(query) if one not in found and one != patient.patient_id]
-            if not ask:
-                break
-            found.update(ask)
-        return sorted(found)
 
     def _apply(self, connection: sa.Connection, message: int, events: Iterable[WorklistEvent], at: float) -> set[str]:
         """What the events of one message do; returns the ids of the studies they touch. Raises PermanentError."""
@@ -172,6 +123,8 @@ class OrderBook(Database):
                 touched |= self._correct(connection, event.patient, at)
             elif isinstance(event, PatientsMerged):
                 touched |= self._merge(connection, event, at)
+            elif isinstance(event, ReadingBegun):
+                self._begin_reading(connection, event)
             else:
                 self._report(connection, message, event)
         connection.execute(messages.update().where(messages.c.id == message).values(applied_at=at, outcome=None))
@@ -190,7 +143,7 @@ class OrderBook(Database):
         if not self._same_person(connection, order_of_row(known).patient, event.order.patient):
             raise PermanentError("the order with these identifiers is another patient's")
         said = {name: value for name, value in values.items() if value not in ("", None)}
-        if said.get("patient_id") in self._retired(connection, order_of_row(known).patient):
+        if said.get("patient_id") in _retired(connection, order_of_row(known).patient):
             said = {name: value for name, value in said.items() if name not in PATIENT_FIELDS}  # a message of long ago
         if event.order.priority_text:
             said["priority"] = event.order.priority  # None, too: what the order says now is not known to the tables
@@ -215,11 +168,12 @@ class OrderBook(Database):
                 return others[0]
         return None
 
-    def _same_person(self, connection: sa.Connection, known: Patient, said: Patient) -> bool:
+    @staticmethod
+    def _same_person(connection: sa.Connection, known: Patient, said: Patient) -> bool:
         if known.issuer and said.issuer and known.issuer != said.issuer:
             return False
         if known.patient_id and said.patient_id:
-            merged = [*self._retired(connection, said), *self._retired(connection, known)]
+            merged = _retired(connection, said) | _retired(connection, known)
             return known.patient_id == said.patient_id or known.patient_id in merged or said.patient_id in merged
         keys = [patient_key_of("", patient.name, patient.birth_date) for patient in (known, said)]
         return same_patient(*keys)
@@ -250,19 +204,14 @@ class OrderBook(Database):
         return set(connection.scalars(sa.select(orders.c.id).where(now)))  # orders that were the survivor's before, too
 
     def _report(self, connection: sa.Connection, message: int, event: FinalReport) -> None:
-        known = self._known(connection, event.order)
-        if known is not None and not self._same_person(connection, order_of_row(known).patient, event.order.patient):
-            known = None  # kept all the same, but for nobody
-        uid = event.order.study_instance_uid or (known.study_instance_uid if known else "")
-        accession = event.order.accession_number or (known.accession_number if known else "")
-        patient = order_of_row(known).patient if known is not None else event.order.patient
+        known, said = self._completed(connection, event.order)
         connection.execute(
             final_reports.insert().values(
                 message_id=message,
                 order_id=known.id if known is not None else None,
-                study_id=self._study_reported(connection, uid, accession, patient, event.final_at),
-                study_instance_uid=uid,
-                accession_number=accession,
+                study_id=self._study_reported(connection, said, event.final_at),
+                study_instance_uid=said.study_instance_uid,
+                accession_number=said.accession_number,
                 patient_id=event.order.patient.patient_id,
                 text=event.text,
                 final_at=event.final_at,
@@ -270,20 +219,38 @@ class OrderBook(Database):
             )
         )
 
-    def _study_reported(
-        self, connection: sa.Connection, uid: str, accession: str, patient: Patient, final_at: float
-    ) -> str | None:
+    def _begin_reading(self, connection: sa.Connection, event: ReadingBegun) -> None:
+        _, said = self._completed(connection, event.order)
+        study = self._study_reported(connection, said, event.at)
+        first = sa.and_(studies.c.id == study, studies.c.reading_at.is_(None))
+        connection.execute(studies.update().where(first).values(reading_at=event.at))
+
+    def _completed(self, connection: sa.Connection, order: Order) -> tuple[Any, Order]:
+        """The known order that a report is of, if there is one of this patient, and the report's with what it says."""
+        known = self._known(connection, order)
+        if known is None or not self._same_person(connection, order_of_row(known).patient, order.patient):
+            return None, order  # kept all the same, but for nobody
+        return known, replace(
+            order,
+            patient=order_of_row(known).patient,
+            study_instance_uid=order.study_instance_uid or known.study_instance_uid,
+            accession_number=order.accession_number or known.accession_number,
+        )
+
+    @staticmethod
+    def _study_reported(connection: sa.Connection, order: Order, final_at: float) -> str | None:
         """The one study of this patient that a report is of; None where that is not certain."""
+        uid, accession = order.study_instance_uid, order.accession_number
         same = studies.c.study_instance_uid == uid if uid else studies.c.accession_number == accession
         if not uid and not accession:
             return None
         # What was final before the first image came is the report of something else.
         query = sa.select(studies).where(same, studies.c.received_at <= final_at).limit(2)
         found = connection.execute(query).all()
-        if len(found) != 1 or (not uid and self._studies_with(connection, accession) != 1):
+        if len(found) != 1 or (not uid and _shared_numbers(connection, [accession])):
             return None
-        study: str = found[0].id
-        return study if self._is_patient(connection, patient, found[0]) else None
+        [is_same] = _are_patients(connection, [(order.patient, found[0].patient_key)])
+        return str(found[0].id) if is_same else None
 
     def _take(self, connection: sa.Connection, message: int) -> bool:
         """Whether a kept message waits to be applied; from then on no other message is, until this transaction ends."""
@@ -302,9 +269,91 @@ class OrderBook(Database):
         return found
 
 
+def matches_of(connection: sa.Connection, rows: Sequence[Any]) -> dict[str, Match]:
+    """For each study, by its short id, the one order that it was made for; as many queries for all as for one."""
+    by_uid = _orders_by(connection, orders.c.study_instance_uid, {row.study_instance_uid for row in rows})
+    without = {row.accession_number for row in rows if row.study_instance_uid not in by_uid} - {""}
+    by_number = _orders_by(connection, orders.c.accession_number, without, orders.c.study_instance_uid == "")
+    shared = _shared_numbers(connection, by_number)
+    matches, likely = {}, []
+    for row in rows:
+        own = by_uid.get(row.study_instance_uid)
+        found = own or by_number.get(row.accession_number, [])
+        if len(found) > 1:
+            matches[row.id] = Match(None, TWO_ORDERS)
+        elif not found:
+            matches[row.id] = Match(None, NO_ORDER)
+        elif own is None and row.accession_number in shared:
+            matches[row.id] = Match(None, TWO_STUDIES)
+        else:
+            likely.append((row, order_of_row(found[0])))
+    same = _are_patients(connection, [(order.patient, row.patient_key) for row, order in likely])
+    for (row, order), is_same in zip(likely, same, strict=True):
+        matches[row.id] = Match(order) if is_same else Match(None, OTHER_PATIENT)
+    return matches
+
+
+def _orders_by(
+    connection: sa.Connection, column: sa.Column[str], values: Collection[str], *also: sa.ColumnElement[bool]
+) -> dict[str, list[Any]]:
+    """Rows of orders that were not cancelled, by the value of the column."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    if values:
+        alive = orders.c.status != OrderStatus.CANCELLED
+        for row in connection.execute(sa.select(orders).where(column.in_(values), alive, *also)):
+            found[getattr(row, column.name)].append(row)
+    return dict(found)
+
+
+def _shared_numbers(connection: sa.Connection, accession_numbers: Collection[str]) -> set[str]:
+    """Those of the accession numbers that several studies have."""
+    if not accession_numbers:
+        return set()
+    query = sa.select(studies.c.accession_number).where(studies.c.accession_number.in_(accession_numbers))
+    query = query.group_by(studies.c.accession_number).having(sa.func.count() > 1)
+    return set(connection.scalars(query))
+
+
+def _are_patients(connection: sa.Connection, pairs: Sequence[tuple[Patient, str]]) -> list[bool]:
+    """For each patient and study's key: whether its images can be theirs, under any ID merged into the present one."""
+    same = [_is_patient(patient, {patient.patient_id}, key) for patient, key in pairs]
+    retired = _all_retired(connection, {patient for (patient, _), sure in zip(pairs, same, strict=True) if not sure})
+    return [
+        sure or _is_patient(patient, retired[patient], key) for (patient, key), sure in zip(pairs, same, strict=True)
+    ]
+
+
+def _is_patient(patient: Patient, ids: Collection[str], study_key: str) -> bool:
+    keys = (patient_key_of(one, patient.name, patient.birth_date) for one in ids)
+    return any(surely_same_patient(key, study_key) for key in keys)
+
+
+def _retired(connection: sa.Connection, patient: Patient) -> set[str]:
+    """IDs that were merged into this patient's."""
+    return _all_retired(connection, [patient])[patient]
+
+
+def _all_retired(connection: sa.Connection, patients: Collection[Patient]) -> dict[Patient, set[str]]:
+    """For each patient the IDs that were merged into theirs, at most so many steps ago."""
+    found: dict[Patient, set[str]] = {patient: set() for patient in patients}
+    ask = {patient: {patient.patient_id} for patient in patients}
+    for _ in range(LONGEST_CHAIN):
+        if not ask:
+            break
+        into: dict[str, list[Any]] = defaultdict(list)
+        for row in connection.execute(sa.select(merges).where(merges.c.survivor_id.in_(set().union(*ask.values())))):
+            into[row.survivor_id].append(row)
+        for patient, ids in list(ask.items()):
+            merged = {row.retired_id for one in ids for row in into[one] if row.survivor_issuer in ("", patient.issuer)}
+            ask[patient] = merged - found[patient] - {patient.patient_id}
+            found[patient] |= ask[patient]
+        ask = {patient: ids for patient, ids in ask.items() if ids}
+    return found
+
+
 def order_of_row(row: Any) -> Order:
     """The value of a row of `orders`."""
-    values = {field.name: getattr(row, field.name) for field in fields(Order) if field.name != "patient"}
+    values = {name: getattr(row, name) for name in ORDER_FIELDS}
     values["priority"] = Level(row.priority) if row.priority else None
     values["status"] = OrderStatus(row.status)
     return Order(Patient(**{name: getattr(row, name) for name in PATIENT_FIELDS}), **values)

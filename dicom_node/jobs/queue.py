@@ -14,6 +14,7 @@ from dicom_node.base.orders import Handover
 from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standing, StudyState
 from dicom_node.jobs.database import is_over
 from dicom_node.jobs.flags import FlagBook
+from dicom_node.jobs.models import keep_prediction
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
 
@@ -184,7 +185,8 @@ class StudyQueue(FlagBook):
                         next_attempt_at=at,
                     )
                 )
-
+            if report.prediction is not None:
+                keep_prediction(connection, claim.study_id, claim.revision, report.prediction, at, shadow=False)
             self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from dicom_node.base.orders import Order, WorklistEntry
+from dicom_node.base.orders import Order, RankedOrder, WorklistEntry
 from dicom_node.base.types import CLINICAL, DeliveryView, Level
-from dicom_node.jobs.flags import MODEL, FlagBook, is_of_two_patients, marking_of
+from dicom_node.base.workitems import Background
+from dicom_node.jobs.flags import FlagBook, is_of_two_patients, marking_of, news_of, same_word
+from dicom_node.jobs.orders import matches_of
+from dicom_node.jobs.study_records import AT_ONCE, MODEL, StudyRecord, highest, newest_results, records_of
 from dicom_node.jobs.tables import deliveries, studies
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
@@ -36,6 +38,16 @@ class FlagTimes:
     too_late: int
 
 
+@dataclass(frozen=True)
+class _Ranking:
+    """The level that a study has now, who gave it, and why; what must stand beside it."""
+
+    level: Level
+    source: str
+    rule: str
+    marking: str = ""
+
+
 class ReadingList(FlagBook):
     """What people and worklists read of the priorities."""
 
@@ -47,21 +59,40 @@ class ReadingList(FlagBook):
         final = sa.exists().where(IS_REPORT_OF_STUDY)
         query = sa.select(studies).where(studies.c.last_arrival_at >= since, ~final).order_by(studies.c.id)
         with self._read() as connection:
-            found = [self._entry(connection, row, nonclinical) for row in connection.execute(query).all()]
-        found.sort(key=lambda entry: (-entry["level"].severity, entry["waiting_since"], entry["study_id"]))
-        return [WorklistEntry(rank=rank, **entry) for rank, entry in enumerate(found, start=1)]
+            rows = connection.execute(query).all()
+            found = [_entry(record, nonclinical) for record in records_of(connection, rows)]
+        found.sort(key=lambda entry: (-entry.level.severity, entry.waiting_since, entry.study_id))
+        return [replace(entry, rank=rank) for rank, entry in enumerate(found, start=1)]
 
-    def level_of_order(self, order: Order, *, nonclinical: bool) -> Level | None:
-        """The level that the study of this order has on the list; None where no study is certain to be its."""
-        same = studies.c.study_instance_uid == order.study_instance_uid
-        if not order.study_instance_uid:
-            same = sa.and_(studies.c.accession_number == order.accession_number, studies.c.accession_number != "")
+    def orders(
+        self, *, equal: dict[str, str], scheduled_from: str = "", scheduled_to: str = "", nonclinical: bool
+    ) -> Iterator[RankedOrder]:
+        """Orders that are not over, in the order in which they came; holds no more than a page of them.
+
+        equal: columns of `orders` and the exact value each must have. scheduled_from, scheduled_to: YYYYMMDD,
+        inclusive. nonclinical: whether a model that is not clinical counts.
+        """
+        for page in self._order_pages(equal, scheduled_from, scheduled_to):
+            with self._read() as connection:
+                rankings = _rankings(connection, page, nonclinical)
+            for order in page:
+                ranking = rankings.get(order)
+                ours = ranking.level if ranking is not None else None
+                yield RankedOrder(order, highest(order.priority, ours), ranking.marking if ranking is not None else "")
+
+    def backgrounds(self, ids: Collection[str]) -> dict[str, Background]:
+        """What is known of studies for their work items, by short id."""
+        found: dict[str, Background] = {}
+        wanted = sorted(ids)
         with self._read() as connection:
-            found = connection.execute(sa.select(studies).where(same).limit(2)).all()
-            if len(found) != 1 or self._match(connection, found[0]).order != order:
-                return None
-            result = self._newest_result(connection, found[0])
-            return self._level(connection, found[0], result, order, nonclinical)[0]
+            for start in range(0, len(wanted), AT_ONCE):
+                some = wanted[start : start + AT_ONCE]
+                rows = connection.execute(sa.select(studies).where(studies.c.id.in_(some))).all()
+                matches, newest = matches_of(connection, rows), newest_results(connection, some)
+                for row in rows:
+                    result = newest.get(row.id)
+                    found[row.id] = Background(matches[row.id].order, result.path if result is not None else None)
+        return found
 
     def note_reading(self, study_instance_uid: str, at: float) -> None:
         """A person began to read the study, as a worklist says."""
@@ -95,72 +126,77 @@ class ReadingList(FlagBook):
         pairs = tuple(zip(bounds, counts, strict=True))
         return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, waits_too_long, too_late)
 
-    def _entry(self, connection: sa.Connection, study: Any, nonclinical: bool) -> dict[str, Any]:
-        # The last result on record stands while the study is run again, or when that ends without one.
-        result = None if is_of_two_patients(study) else self._newest_result(connection, study)
-        match = self._match(connection, study)
-        told = self._changes(connection, study.id)
-        flagged_at = min((row.acknowledged_at for row in told if row.acknowledged_at is not None), default=None)
-        level, source, rule = self._level(connection, study, result, match.order, nonclinical)
-        note = "" if told else self._plan(connection, study, 0.0, {}, nonclinical=nonclinical).note
-        return {
-            "study_id": study.id,
-            "study_instance_uid": study.study_instance_uid,
-            "accession_number": study.accession_number,
-            "level": level,
-            "source": source,
-            "rule": rule,
-            "findings": tuple(finding["meaning"] for finding in result.findings) if result is not None else (),
-            "marking": marking_of(result.training_state) if result is not None else "",
-            "state": study.state,
-            "waiting_since": study.last_arrival_at,
-            "flagged_at": flagged_at,
-            "too_late": bool(told) and self._came_late(connection, study, flagged_at),
-            "note": note,
-            "deliveries": self._sent(connection, study.id),
-        }
 
-    def _level(
-        self, connection: sa.Connection, study: Any, result: Any, order: Any, nonclinical: bool
-    ) -> tuple[Level, str, str]:
-        """The level that the study has now, who gave it, and why."""
-        if is_of_two_patients(study):
-            return Level.ROUTINE, "", study.reason
-        known: list[tuple[Level, str, str]] = []
-        if order is not None and order.priority is not None:
-            known.append((order.priority, ORDER, f"ordered as {order.priority}"))
-        last = self._last_standing(connection, study.id)
-        if last is not None:
-            known.append((Level(last.level), last.source, last.rule))
-        undone = self._undone_level(connection, study.id)
-        counts = result is not None and (result.training_state == CLINICAL or nonclinical)
-        if counts and (undone is None or Level(result.level).severity > undone.severity):
-            known.append((Level(result.level), MODEL, result.rule))
-        if study.urgent:
-            known.append((Level.URGENT, ORDER, "sent with high priority"))
-        return max(known, key=lambda one: one[0].severity, default=(Level.ROUTINE, "", ""))
-
-    @staticmethod
-    def _changes(connection: sa.Connection, study: str) -> Sequence[Any]:
-        query = sa.select(changes).where(changes.c.study_id == study, changes.c.undoes.is_(None))
-        return connection.execute(query.order_by(changes.c.id)).all()
-
-    @staticmethod
-    def _sent(connection: sa.Connection, study: str) -> tuple[DeliveryView, ...]:
-        query = sa.select(deliveries).where(deliveries.c.study_id == study).order_by(deliveries.c.id)
-        return tuple(
+def _entry(record: StudyRecord, nonclinical: bool) -> WorklistEntry:
+    study, told = record.study, record.raised
+    # The last result on record stands while the study is run again, or when that ends without one.
+    result = None if is_of_two_patients(study) else record.newest
+    flagged_at = min((row.acknowledged_at for row in told if row.acknowledged_at is not None), default=None)
+    ranking = _ranking(record, nonclinical)
+    return WorklistEntry(
+        rank=0,
+        study_id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        accession_number=study.accession_number,
+        level=ranking.level,
+        source=ranking.source,
+        rule=ranking.rule,
+        findings=tuple(finding["meaning"] for finding in result.findings) if result is not None else (),
+        marking=(marking_of(result.training_state) if result is not None else "") or ranking.marking,
+        state=study.state,
+        waiting_since=study.last_arrival_at,
+        flagged_at=flagged_at,
+        too_late=bool(told) and _came_late(record, flagged_at),
+        note="" if told else news_of(record, {}, nonclinical=nonclinical)[1],
+        deliveries=tuple(
             DeliveryView(row.destination, row.kind, row.state, row.attempts, row.last_error)
-            for row in connection.execute(query)
-        )
+            for row in record.deliveries
+        ),
+    )
 
-    @staticmethod
-    def _final_at(connection: sa.Connection, study: Any) -> float | None:
-        """When the study's report was final."""
-        query = sa.select(sa.func.min(final_reports.c.final_at)).join_from(final_reports, studies, IS_REPORT_OF_STUDY)
-        final_at: float | None = connection.scalar(query.where(studies.c.id == study.id))
-        return final_at
 
-    def _came_late(self, connection: sa.Connection, study: Any, flagged_at: float | None) -> bool:
-        """Whether reading had begun, or the report was final, before the flag was there."""
-        ends = [at for at in (study.reading_at, self._final_at(connection, study)) if at is not None]
-        return bool(ends) and (flagged_at is None or min(ends) < flagged_at)
+def _rankings(connection: sa.Connection, page: Sequence[Order], nonclinical: bool) -> dict[Order, _Ranking]:
+    """The level that each order's study has on the list, for those orders that are certain to have one."""
+    uids = {order.study_instance_uid for order in page} - {""}
+    numbers = {order.accession_number for order in page if not order.study_instance_uid} - {""}
+    mine = studies.c.accession_number.in_(numbers)
+    # One of each number is enough: where several studies have it, it is certain of none.
+    of_numbers = sa.select(sa.func.min(studies.c.id)).where(mine).group_by(studies.c.accession_number)
+    which = studies.c.study_instance_uid.in_(uids) | studies.c.id.in_(of_numbers)
+    rows = connection.execute(sa.select(studies).where(which)).all()
+    return {
+        record.match.order: _ranking(record, nonclinical)
+        for record in records_of(connection, rows)
+        if record.match.order is not None
+    }
+
+
+def _ranking(record: StudyRecord, nonclinical: bool) -> _Ranking:
+    study, result = record.study, record.newest
+    if is_of_two_patients(study):
+        return _Ranking(Level.ROUTINE, "", study.reason)
+    known: list[_Ranking] = []
+    ordered, last, undone = record.ordered, record.last_standing, record.undone_level
+    if ordered is not None:
+        known.append(_Ranking(ordered, ORDER, f"ordered as {ordered}", _echoed_marking(record, ordered)))
+    if last is not None:
+        known.append(_Ranking(Level(last.level), last.source, last.rule, last.marking))
+    counts = result is not None and (result.training_state == CLINICAL or nonclinical)
+    if counts and (undone is None or Level(result.level).severity > undone.severity):
+        known.append(_Ranking(Level(result.level), MODEL, result.rule, marking_of(result.training_state)))
+    if study.urgent:
+        known.append(_Ranking(Level.URGENT, ORDER, "sent with high priority"))
+    return max(known, key=lambda one: one.level.severity, default=_Ranking(Level.ROUTINE, "", ""))
+
+
+def _echoed_marking(record: StudyRecord, ordered: Level) -> str:
+    """The marking of the change that an order's priority repeats: who is told a priority may order it from then on."""
+    sent = {row.change_id for row in record.deliveries if row.attempts > 0}
+    told = (row for row in reversed(record.raised) if row.id in sent and same_word(row.level, ordered))
+    return next((row.marking for row in told), "")
+
+
+def _came_late(record: StudyRecord, flagged_at: float | None) -> bool:
+    """Whether reading had begun, or the report was final, before the flag was there."""
+    ends = [at for at in (record.study.reading_at, record.final_at) if at is not None]
+    return bool(ends) and (flagged_at is None or min(ends) < flagged_at)

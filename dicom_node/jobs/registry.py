@@ -2,8 +2,9 @@
 
 `arrivals.py` is what the receiver tells it, `orders.py` what HL7 messages tell, `queue.py` what the worker asks,
 `flags.py` decides what reading priority is told whom, `deliveries.py` is the outbox, `retries.py` what people ask for,
-`views.py` and `reading_list.py` what they read, `workitems.py` keeps Unified Procedure Steps. Each write is one
-transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`views.py`, `images.py` and `reading_list.py` what they read, `workitems.py` keeps Unified Procedure Steps, `models.py`
+says which bundles are in use, `objective.py` how soon flags came; `pruning.py` deletes what is outdated. Each write is
+one transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from __future__ import annotations
 from dicom_node.jobs.arrivals import ArrivalBook
 from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.deliveries import DeliveryBook
+from dicom_node.jobs.images import ImageBook
+from dicom_node.jobs.models import ModelBook
+from dicom_node.jobs.objective import FlagObjective
 from dicom_node.jobs.processes import ProcessBook
+from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
 from dicom_node.jobs.reading_list import ReadingList
 from dicom_node.jobs.retries import Retries
@@ -21,7 +26,20 @@ from dicom_node.jobs.workitems import WorkitemBook
 __all__ = ["DATABASE_AWAY", "Registry"]
 
 
-class Registry(ArrivalBook, StudyQueue, DeliveryBook, Retries, ReadingList, WorkitemBook, ProcessBook, Views):
+class Registry(
+    ArrivalBook,
+    StudyQueue,
+    DeliveryBook,
+    Retries,
+    ReadingList,
+    WorkitemBook,
+    ProcessBook,
+    ModelBook,
+    ImageBook,
+    FlagObjective,
+    Pruning,
+    Views,
+):
     """Everything the node knows about its studies, by database URL.
 
     Every method may raise one of `DATABASE_AWAY` while the database cannot be reached or is busy.

@@ -1,4 +1,5 @@
-"""Recurring work, run by APScheduler: closing quiet studies, settling disputes, taking back lost claims."""
+"""Recurring work, run by APScheduler: closing quiet studies, settling disputes, taking back lost claims, deleting what
+is outdated."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dicom_node.base.config import Configuration
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Verdict
+from dicom_node.jobs.pruning import Retention
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 
@@ -21,6 +23,10 @@ Compare = Callable[[Sequence[tuple[Path, Path]]], Sequence[Verdict | None]]
 CLOSE_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 RECLAIM_SECONDS = 5.0
+PRUNE_SECONDS = 60.0
+PRUNE_ROUNDS = 50  # at a time, with a pause after each: others must come to write in between, and a stop waits for all
+PRUNE_PAUSE_SECONDS = 0.05
+DAY_SECONDS = 86400.0
 COMPARISONS = 300  # of one pair of which nothing comes to be known, before the later object is quarantined
 
 
@@ -43,6 +49,7 @@ class Housekeeping:
         scheduler.add_job(self.close_quiet_studies, "interval", seconds=CLOSE_SECONDS, id="close studies")
         scheduler.add_job(self.settle_disputes, "interval", seconds=SETTLE_SECONDS, id="settle disputes")
         scheduler.add_job(self.reclaim_lost_studies, "interval", seconds=RECLAIM_SECONDS, id="reclaim studies")
+        scheduler.add_job(self.delete_outdated, "interval", seconds=PRUNE_SECONDS, id="delete outdated")
         return scheduler
 
     def close_quiet_studies(self) -> None:
@@ -84,6 +91,30 @@ class Housekeeping:
         """Return to the queue what a worker stopped renewing."""
         for study in self._registry.reclaim_expired(time.time(), self._configuration.model.max_attempts):
             log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker's lease ran out")
+
+    def delete_outdated(self) -> None:
+        """Delete what the worklist keeps and nothing needs any more; what is left over waits for the next time."""
+        gone: Counter[str] = Counter()
+        for _ in range(PRUNE_ROUNDS):
+            deleted = self._registry.prune(self._retention(time.time()))
+            if not deleted:
+                break
+            gone.update(deleted)
+            time.sleep(PRUNE_PAUSE_SECONDS)
+        for kind, count in gone.items():
+            log(Event.RECORDS_DELETED, job=kind, count=count)
+
+    def _retention(self, now: float) -> Retention:
+        kept = self._configuration.worklist
+        return Retention(
+            messages=now - kept.keep_messages_days * DAY_SECONDS,
+            message_bytes=kept.keep_messages_bytes,
+            orders=now - kept.keep_orders_days * DAY_SECONDS,
+            steps=now - kept.keep_steps_days * DAY_SECONDS,
+            locked_steps=now - kept.keep_locked_steps_days * DAY_SECONDS,
+            final_steps=kept.max_final_steps,
+            listed=now - kept.keep_hours * 3600,
+        )
 
 
 def _log_failure(event: JobExecutionEvent) -> None:

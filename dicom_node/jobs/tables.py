@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -152,6 +153,67 @@ events = Table(
     Column("from_state", String(16)),
     Column("to_state", String(16), nullable=False),
     Column("reason", Text),
+)
+
+# Every bundle the node was told of. role: what it is to be, where it is one of `ModelRole`; since: from when on.
+# loaded_as: what the worker has loaded it as. faults: tries in a row that failed. problem: why it is not in use.
+models = Table(
+    "models",
+    metadata,
+    Column("bundle_id", String(200), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("device_uid", String(64), nullable=False),
+    Column("training_state", String(16), nullable=False),
+    Column("role", String(16)),
+    Column("since", Float),
+    Column("loaded_as", String(16)),
+    Column("faults", Integer, nullable=False, default=0),
+    Column("problem", Text),
+)
+
+# Who changed which bundle is in use, and why. evaluation: SHA-256 of the evaluation record that allowed it.
+model_changes = Table(
+    "model_changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("bundle_id", String(200), ForeignKey("models.bundle_id"), nullable=False),
+    Column("previous", String(200), ForeignKey("models.bundle_id")),
+    Column("who", String(200), nullable=False),
+    Column("forced", Boolean, nullable=False, default=False),
+    Column("reason", Text),
+    Column("evaluation", String(64)),
+)
+
+# What a bundle said of a revision of a study: of the active one beside its result, of a shadow alone. failure: why the
+# shadow said nothing.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("bundle_id", String(200), nullable=False, index=True),
+    Column("shadow", Boolean, nullable=False),
+    Column("logits", JSON, nullable=False, default=dict),
+    Column("level", String(16)),
+    Column("precision", String(8)),
+    Column("seconds", Float),
+    Column("failure", Text),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("study_id", "revision", "bundle_id"),
+)
+
+# Study embeddings, float32 little-endian. encoder: the part of a bundle that made them; heads may differ.
+study_embeddings = Table(
+    "study_embeddings",
+    metadata,
+    Column("study_id", String(32), ForeignKey("studies.id"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("encoder", String(64), primary_key=True),
+    Column("embedding", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False, index=True),
 )
 
 processes = Table(

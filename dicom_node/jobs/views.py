@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from dicom_node.base.types import DeliveryView, Standing, StudyState
 from dicom_node.jobs.database import Database
-from dicom_node.jobs.tables import deliveries, events, instances, results, studies
+from dicom_node.jobs.study_records import newest_results
+from dicom_node.jobs.tables import deliveries, events, instances, studies
 
 SLICE = 1000  # studies asked about at once: a statement takes a limited number of parameters
 QUEUED = (StudyState.COMPLETE, StudyState.RUNNING, StudyState.FAILED)
@@ -128,7 +129,7 @@ class Views(Database):
     def _some_views(self, connection: sa.Connection, rows: Sequence[Any]) -> Iterator[StudyView]:
         ids = [row.id for row in rows]
         images = self._images(connection, ids)
-        newest = self._newest_results(connection, ids)
+        newest = newest_results(connection, ids)
         sent = self._deliveries(connection, ids)
         return (_view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id])) for row in rows)
 
@@ -139,10 +140,6 @@ class Views(Database):
             .group_by(instances.c.study_id)
         )
         return {row[0]: row[1] for row in connection.execute(query)}
-
-    def _newest_results(self, connection: sa.Connection, ids: list[str]) -> dict[str, Any]:
-        query = sa.select(results).where(results.c.study_id.in_(ids)).order_by(results.c.revision)
-        return {row.study_id: row for row in connection.execute(query)}
 
     def _deliveries(self, connection: sa.Connection, ids: list[str]) -> dict[str, list[DeliveryView]]:
         query = sa.select(deliveries).where(deliveries.c.study_id.in_(ids)).order_by(deliveries.c.id)

@@ -32,13 +32,17 @@ class Stages:
     """The stages between a claim and a result.
 
     prepare: spool files → tokens; raises OutOfScope or another PrimaError. predict: the model, several studies at once.
-    report: a durable document. hand_over: what is sent where, and who is told the priority.
+    report: a durable document. hand_over: what is sent where, and who is told the priority. refresh: called while no
+    study is in hand, to take a new bundle into use. spare: a piece of work for the time in which no study waits, which
+    ends early when one does; False when there was none.
     """
 
     prepare: Callable[[Claim], PreparedStudy]
     predict: Callable[[Sequence[PreparedStudy]], Sequence[StudyPrediction | PrimaError]]
     report: Callable[[Claim, PreparedStudy, StudyPrediction], Report]
     hand_over: Callable[[Claim, PreparedStudy, Report], Handover]
+    refresh: Callable[[], None] = lambda: None
+    spare: Callable[[], bool] = lambda: False
 
 
 class Worker:
@@ -99,6 +103,7 @@ class Worker:
         if self._dropped:
             self._give_back(sorted(self._dropped), "the database went away while it ran")
             self._dropped.clear()
+        self._stages.refresh()
         try:
             held, claimed = self._take(stop)
             batches = split(held, self._token_budget)
@@ -117,7 +122,7 @@ class Worker:
 
     def _work_if_reachable(self, stop: threading.Event) -> bool:
         try:
-            return self.work_once(stop)
+            return self.work_once(stop) or self._stages.spare()
         except DATABASE_AWAY as error:
             log(Event.JOB_FAILED, "warning", job="worker", error=type(error).__name__)
             return False

@@ -7,13 +7,13 @@ first, so that each subscriber gets each change or finds it already there.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.base.workitems import (
-    Background,
     DuplicateWorkitem,
     EventType,
     GlobalSubscription,
@@ -25,15 +25,16 @@ from dicom_node.base.workitems import (
     UpsState,
     Workitem,
 )
-from dicom_node.jobs.flags import FlagBook
+from dicom_node.jobs.database import LONGEST_WAIT_SECONDS, Database
 from dicom_node.jobs.tables import studies
 from dicom_node.jobs.worklist_tables import global_subscriptions, subscriptions, ups_events, workitems
 
-PAGE = 100  # a work item may have megabytes
+PAGE = 100  # a work item may have a megabyte
+OPEN = (UpsState.SCHEDULED, UpsState.IN_PROGRESS)
 
 
-class WorkitemBook(FlagBook):
-    """The store behind the UPS provider, and what the node's own work items need."""
+class WorkitemBook(Database):
+    """The store behind the UPS provider, the node's own work items among them."""
 
     def workitem(self, sop_instance_uid: str) -> Workitem | None:
         """The work item as it is now."""
@@ -62,8 +63,8 @@ class WorkitemBook(FlagBook):
     ) -> None:
         """Keep a new work item. Raises DuplicateWorkitem."""
         with self._write() as connection:
-            insert = self._insert(workitems).values(sop_instance_uid=workitem.sop_instance_uid, **_changing(workitem))
-            insert = insert.on_conflict_do_nothing()
+            never = {"sop_instance_uid": workitem.sop_instance_uid, "created_by": workitem.created_by}
+            insert = self._insert(workitems).values(**never, **_changing(workitem)).on_conflict_do_nothing()
             if connection.scalar(insert.returning(workitems.c.id)) is None:
                 raise DuplicateWorkitem("there is such a work item")
             for subscription in subscribed:
@@ -83,19 +84,31 @@ class WorkitemBook(FlagBook):
                 raise StaleWorkitem("the work item was changed meanwhile")
             self._queue_events(connection, events)
 
+    def open_workitems(self, created_by: str) -> tuple[int, int]:
+        """How many work items that are not final yet this AE had made, and how many all AEs together, it included."""
+        mine = sa.func.count(sa.case((workitems.c.created_by == created_by, 1)))
+        query = sa.select(mine, sa.func.count()).where(workitems.c.state.in_(OPEN), workitems.c.created_by != "")
+        with self._read() as connection:
+            row = connection.execute(query).one()
+        return int(row[0]), int(row[1])
+
     def subscribers_of(self, sop_instance_uid: str) -> list[str]:
         """AE titles subscribed to a work item."""
         with self._read() as connection:
             return self._subscribers_of(connection, sop_instance_uid)
 
     def subscribe(self, subscription: Subscription, events: Sequence[UpsEvent] = ()) -> None:
-        """Subscribe an AE to a work item, or replace its subscription's lock."""
+        """Subscribe an AE to a work item, or replace its subscription's lock; nothing if it was deleted meanwhile.
+
+        An event that waits for its receiver already, as the last of the work item, is not queued a second time.
+        """
         mine = workitems.c.sop_instance_uid == subscription.sop_instance_uid
         with self._write() as connection:
             # An update under way has looked for its subscribers: it is waited for, and the caller can then see it.
-            connection.execute(sa.select(workitems.c.id).where(mine).with_for_update())
+            if connection.execute(sa.select(workitems.c.id).where(mine).with_for_update()).first() is None:
+                return
             self._keep_subscription(connection, subscription)
-            self._queue_events(connection, events)
+            self._queue_events(connection, [event for event in events if not self._waits(connection, event)])
 
     def unsubscribe(self, sop_instance_uid: str, ae_title: str) -> None:
         """Remove an AE's subscription to a work item, if it has one."""
@@ -138,34 +151,55 @@ class WorkitemBook(FlagBook):
         with self._write() as connection:
             self._queue_events(connection, events)
 
-    def next_event(self, receiver: str, at: float) -> QueuedEvent | None:
-        """The receiver's first event in the queue, if it is due: none overtakes another."""
-        query = sa.select(ups_events).where(ups_events.c.receiver == receiver).order_by(ups_events.c.id).limit(1)
+    def claim_event(self, receiver: str, owner: str, lease_until: float, at: float) -> QueuedEvent | None:
+        """Take the receiver's first event in the queue; None when it is not due or somebody else is sending it.
+
+        None overtakes another. A claim whose lease is over may be taken by anybody.
+        """
+        first = sa.select(ups_events).where(ups_events.c.receiver == receiver).order_by(ups_events.c.id).limit(1)
         with self._read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None or row.next_attempt_at > at:
-            return None
+            if not _is_due(connection.execute(first).one_or_none(), at):
+                return None
+        with self._write() as connection:
+            row = connection.execute(first.with_for_update()).one_or_none()
+            if row is None or not _is_due(row, at):
+                return None
+            taken = ups_events.update().where(ups_events.c.id == row.id)
+            connection.execute(taken.values(owner=owner, lease_until=lease_until))
         event = UpsEvent(row.sop_instance_uid, EventType(row.type), row.information, row.receiver)
-        return QueuedEvent(row.id, event, row.attempts, row.created_at)
+        return QueuedEvent(row.id, event, row.attempts, row.created_at, owner)
 
     def remove_event(self, event: QueuedEvent) -> None:
-        """It was sent, or never will be."""
+        """It was sent, or never will be. Nothing if somebody else took the claim over: they send it again."""
         with self._write() as connection:
-            connection.execute(ups_events.delete().where(ups_events.c.id == event.id))
+            connection.execute(ups_events.delete().where(_claimed(event)))
 
     def postpone_event(self, event: QueuedEvent, until: float) -> None:
         """It was tried in vain; everything else for this receiver waits with it."""
-        values = {"attempts": event.attempts + 1, "next_attempt_at": until}
+        values = {"attempts": event.attempts + 1, "next_attempt_at": until, "owner": None, "lease_until": None}
         with self._write() as connection:
-            connection.execute(ups_events.update().where(ups_events.c.id == event.id).values(values))
+            connection.execute(ups_events.update().where(_claimed(event)).values(values))
 
-    def drop_events(self, known: Collection[str], before: float) -> dict[str, int]:
-        """Drop what was queued before that time or is for nobody of these AE titles: how many of whom."""
-        useless = (ups_events.c.created_at < before) | ups_events.c.receiver.not_in(known)
+    def return_events(self, owner_prefix: str) -> None:
+        """Make what earlier senders of this kind held when they died due again at once."""
+        held = ups_events.c.owner.startswith(owner_prefix, autoescape=True)
         with self._write() as connection:
-            gone = connection.execute(ups_events.delete().where(useless).returning(ups_events.c.receiver)).all()
-        receivers = [row.receiver for row in gone]
-        return {receiver: receivers.count(receiver) for receiver in sorted(set(receivers))}
+            connection.execute(ups_events.update().where(held).values(owner=None, lease_until=None))
+
+    def drop_events(self, known: Collection[str], before: float, most: int) -> dict[str, int]:
+        """Drop events that were queued before that time, are for nobody of these AE titles, or have more than `most`
+        behind them for the same receiver: how many of whom.
+        """
+        useless = (ups_events.c.created_at < before) | ups_events.c.receiver.not_in(known)
+        gone: Counter[str] = Counter()
+        with self._write() as connection:
+            gone.update(connection.scalars(ups_events.delete().where(useless).returning(ups_events.c.receiver)))
+            for receiver in known:
+                mine = ups_events.c.receiver == receiver
+                last = sa.select(ups_events.c.id).where(mine).order_by(ups_events.c.id.desc()).offset(most).limit(1)
+                too_many = ups_events.delete().where(mine, ups_events.c.id <= last.scalar_subquery())
+                gone[receiver] += connection.execute(too_many).rowcount
+        return {receiver: count for receiver, count in sorted(gone.items()) if count}
 
     def own_workitems(self, listed: Iterable[str]) -> list[Workitem]:
         """The node's own that nobody claimed, and in any state those of the listed studies (Study Instance UIDs)."""
@@ -185,15 +219,6 @@ class WorkitemBook(FlagBook):
             )
             return [(row.study_instance_uid, row.started_at) for row in rows]
 
-    def background(self, study: str) -> Background:
-        """What is known of a study, by its short id."""
-        with self._read() as connection:
-            row = connection.execute(sa.select(studies).where(studies.c.id == study)).one_or_none()
-            if row is None:
-                return Background()
-            result = self._newest_result(connection, row)
-            return Background(self._match(connection, row).order, result.path if result is not None else None)
-
     @staticmethod
     def _subscribers_of(connection: sa.Connection, sop_instance_uid: str) -> list[str]:
         query = sa.select(subscriptions.c.ae_title).where(subscriptions.c.sop_instance_uid == sop_instance_uid)
@@ -210,6 +235,14 @@ class WorkitemBook(FlagBook):
                 index_elements=["sop_instance_uid", "ae_title"], set_={"deletion_lock": subscription.deletion_lock}
             )
         )
+
+    @staticmethod
+    def _waits(connection: sa.Connection, event: UpsEvent) -> bool:
+        """Whether the last that is queued of a work item for the event's receiver says the same."""
+        same = (ups_events.c.sop_instance_uid == event.sop_instance_uid, ups_events.c.receiver == event.receiver)
+        query = sa.select(ups_events).where(*same).order_by(ups_events.c.id.desc()).limit(1)
+        last = connection.execute(query).one_or_none()
+        return last is not None and (last.type, last.information) == (int(event.type), event.information)
 
     def _queue_events(self, connection: sa.Connection, events: Sequence[UpsEvent]) -> None:
         now = time.time()
@@ -239,7 +272,18 @@ def _workitem_of(row: Any) -> Workitem:
         version=row.version,
         study_instance_uid=row.study_instance_uid,
         written=row.written,
+        created_by=row.created_by,
     )
+
+
+def _is_due(event: Any, at: float) -> bool:
+    """Whether an event may be sent now: also when its time lies so far ahead that the clock was set back."""
+    times = [] if event is None else [event.next_attempt_at, event.lease_until or 0.0]
+    return bool(times) and all(time <= at or time > at + LONGEST_WAIT_SECONDS for time in times)
+
+
+def _claimed(event: QueuedEvent) -> sa.ColumnElement[bool]:
+    return sa.and_(ups_events.c.id == event.id, ups_events.c.owner == event.owner)
 
 
 def _changing(workitem: Workitem) -> dict[str, Any]:
@@ -251,4 +295,5 @@ def _changing(workitem: Workitem) -> dict[str, Any]:
         "version": workitem.version,
         "study_instance_uid": workitem.study_instance_uid,
         "written": workitem.written,
+        "changed_at": time.time(),
     }

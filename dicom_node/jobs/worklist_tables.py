@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -31,7 +32,8 @@ messages = Table(
     Column("digest", String(64), nullable=False, unique=True),
     Column("address", String(64), nullable=False),
     Column("content", LargeBinary, nullable=False),
-    Column("received_at", Float, nullable=False),
+    Column("size", BigInteger, nullable=False, index=True, server_default="0"),
+    Column("received_at", Float, nullable=False, index=True),
     Column("applied_at", Float),
     Column("outcome", Text),
 )
@@ -65,7 +67,7 @@ orders = Table(
     Column("priority_text", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
-    Column("updated_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False, index=True),
 )
 
 # Two patient records that are one person (ADT^A40).
@@ -77,14 +79,14 @@ merges = Table(
     Column("retired_issuer", Text, nullable=False),
     Column("survivor_id", String(200), nullable=False, index=True),
     Column("survivor_issuer", Text, nullable=False),
-    Column("merged_at", Float, nullable=False),
+    Column("merged_at", Float, nullable=False, index=True),
 )
 
 final_reports = Table(
     "final_reports",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("message_id", Integer, ForeignKey("messages.id"), nullable=False),
+    Column("message_id", Integer, ForeignKey("messages.id"), nullable=False, index=True),
     Column("order_id", Integer, ForeignKey("orders.id"), index=True),
     Column("study_id", String(32), ForeignKey("studies.id"), index=True),
     Column("study_instance_uid", String(200), nullable=False, index=True),
@@ -117,7 +119,8 @@ changes = Table(
     Index("ix_changes_study_id", "study_id"),
 )
 
-# Unified Procedure Steps, see `base.workitems.Workitem`. started_at: when its performer claimed it.
+# Unified Procedure Steps, see `base.workitems.Workitem`. started_at: when its performer claimed it. changed_at: when
+# anybody changed it last.
 workitems = Table(
     "workitems",
     metadata,
@@ -131,6 +134,9 @@ workitems = Table(
     Column("study_instance_uid", String(64), unique=True),
     Column("written", LargeBinary),
     Column("started_at", Float),
+    Column("created_by", String(16), nullable=False, server_default=""),
+    Column("changed_at", Float, nullable=False, server_default="0"),
+    Index("ix_workitems_created_by_state", "created_by", "state"),
 )
 
 subscriptions = Table(
@@ -149,18 +155,21 @@ global_subscriptions = Table(
     Column("filter", LargeBinary),
 )
 
-# UPS events that wait to be sent, each to one receiver and in the order of their ids.
+# UPS events that wait to be sent, each to one receiver and in the order of their ids. owner: who sends it now, until
+# lease_until.
 ups_events = Table(
     "ups_events",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("receiver", String(16), nullable=False),
-    Column("sop_instance_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False, index=True),
     Column("type", Integer, nullable=False),
     Column("information", LargeBinary, nullable=False),
     Column("next_attempt_at", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
     Index("ix_ups_events_receiver_id", "receiver", "id"),
     sqlite_autoincrement=True,  # no number ever means another event
 )

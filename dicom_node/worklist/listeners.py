@@ -72,12 +72,15 @@ class UpsAdapter:
         return Outcome(
             words="" if changed else told.outcome.value,
             stands=changed or told.outcome is ups_user.Outcome.ALREADY,
-            previous=self._level_of(told.before) if changed else None,
+            previous=self._level_before(told, delivery.change) if changed else None,
             reading=told.outcome is ups_user.Outcome.IN_PROGRESS,
         )
 
-    def _level_of(self, word: str) -> Level:
-        """The lowest level that the site's table gives this word; routine for a step that was not there before."""
+    def _level_before(self, told: ups_user.Told, change: PriorityChange) -> Level:
+        """The lowest level that the site's table gives the peer's word; the order's for a step that we created."""
+        if told.outcome is ups_user.Outcome.CREATED:
+            return (change.order.priority if change.order is not None else None) or ROUTINE
+        word = told.before
         return next(
             (level for level in Level if self._destination.priorities.get(level) == word), LEVELS.get(word, ROUTINE)
         )

@@ -58,8 +58,8 @@ def start(desk: Desk) -> Iterator[Start]:
 class Peer:
     """A plain socket that writes bytes and reads answers."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), 10)
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> None:
+        plain = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
         self.socket = context.wrap_socket(plain, server_hostname="node") if context else plain
         self._reader = BlockReader(1 << 20)
 
@@ -246,15 +246,72 @@ def test_only_peers_that_are_named_may_connect(start: Start, desk: Desk) -> None
     assert Peer(start(peers=("::ffff:127.0.0.1",)).port).ask(*ORM) == Answer("AA", "M1", "")
 
 
-def test_connections_are_bounded(start: Start, desk: Desk) -> None:
+DONE = Answer("AA", "M1", "")
+
+
+def used(receiver: Hl7Receiver, *peers: Peer) -> None:
+    """Each asks once and is idle again before the next one asks."""
+    for peer in peers:
+        assert peer.ask(*ORM) == DONE
+        wait_until(lambda: all(place.idle_since is not None for place in receiver._places.values()))
+
+
+def test_when_all_places_are_taken_the_connection_that_is_idle_for_longest_makes_room(start: Start, desk: Desk) -> None:
+    receiver = start(max_connections=3)
+    first, second, third = (Peer(receiver.port) for _ in range(3))
+    used(receiver, first, second, third, first)
+    assert Peer(receiver.port).ask(*ORM) == DONE
+    assert second.answer() is None
+    assert desk.troubles == ["idle for longest when another connection needed the place"]
+    assert [first.ask(*ORM), third.ask(*ORM)] == [DONE] * 2
+
+
+def test_silent_connections_of_one_address_shut_out_neither_it_nor_another(start: Start, desk: Desk) -> None:
+    receiver = start(max_connections=4, max_connections_of_one=2, peers=("127.0.0.1", "127.0.0.2"))
+    other = Peer(receiver.port, source="127.0.0.2")
+    assert other.ask(*ORM) == DONE
+    silent = [Peer(receiver.port) for _ in range(20)]
+    assert Peer(receiver.port).ask(*ORM) == DONE
+    assert other.ask(*ORM) == DONE, "the connection of the other address stayed, although it was idle for longest"
+    assert [peer.answer() for peer in silent[:19]] == [None] * 19
+    assert len(desk.troubles) == 19
+
+
+def test_a_connection_inside_a_message_keeps_its_place(start: Start, desk: Desk) -> None:
     receiver = start(max_connections=2)
-    first, second = Peer(receiver.port), Peer(receiver.port)
-    assert first.ask(*ORM) == second.ask(*ORM) == Answer("AA", "M1", "")
+    begun = [Peer(receiver.port) for _ in range(2)]
+    for peer in begun:
+        peer.write(b"\x0b" + lines(*ORM))
+    wait_until(lambda: [place.idle_since for place in receiver._places.values()] == [None, None])
     assert Peer(receiver.port).answer() is None
-    assert desk.troubles == ["too many connections"]
-    first.socket.close()
-    wait_until(lambda: len(receiver.connections) == 1)
-    assert Peer(receiver.port).ask(*ORM) == Answer("AA", "M1", "")
+    assert desk.troubles == ["too many connections, all of them inside a message"]
+    for peer in begun:
+        peer.write(b"\x1c\r")
+        assert peer.answer() == DONE
+    wait_until(lambda: None not in [place.idle_since for place in receiver._places.values()])
+    assert Peer(receiver.port).ask(*ORM) == DONE
+
+
+def test_line_ends_between_messages_are_idleness(start: Start, desk: Desk) -> None:
+    receiver = start(max_connections=2)
+    trickling, waiting = Peer(receiver.port), Peer(receiver.port)
+    used(receiver, trickling, waiting)
+    for _ in range(5):
+        trickling.write(b"\r\n")
+    assert Peer(receiver.port).ask(*ORM) == DONE
+    assert trickling.answer() is None
+    assert waiting.ask(*ORM) == DONE
+
+
+def test_under_tls_an_idle_connection_makes_room(start: Start, desk: Desk, tmp_path: Path) -> None:
+    node = certificate(tmp_path, "node")
+    receiver = start(max_connections=1, tls=Hl7Tls(certificate=node.certificate, private_key=node.private_key))
+    context = ssl.create_default_context(cafile=node.ca_file)
+    first = Peer(receiver.port, context)
+    used(receiver, first)
+    assert Peer(receiver.port, context).ask(*ORM) == DONE
+    with contextlib.suppress(ssl.SSLError):  # the connection ends without a goodbye
+        assert first.answer() is None
 
 
 def test_tls_needs_a_certificate_that_the_node_knows(start: Start, desk: Desk, tmp_path: Path) -> None:
@@ -299,6 +356,6 @@ def test_stopping_finishes_the_message_in_hand(start: Start, desk: Desk, tmp_pat
     assert peer.answer() == Answer("AA", "M1", "")
     assert peer.answer() is None
     stopping.join(10)
-    assert receiver.connections == {}
+    assert receiver._places == {}
     with pytest.raises(ConnectionRefusedError):
         Peer(receiver.port)

@@ -1,6 +1,6 @@
 """Modality Worklist over real associations: pynetdicom and DCMTK's findscu ask, DCMTK's wlmscpfs is the measure.
 
-Does not cover the registry: the orders are in memory.
+Does not cover the registry: the orders are in memory (`test_mwl_registry.py`).
 """
 
 from __future__ import annotations
@@ -8,13 +8,9 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from queue import Queue
-from types import SimpleNamespace
 
 import pytest
 from pydicom import dcmread
@@ -22,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from dicom_node.base.errors import RetriableError
-from dicom_node.base.orders import Order
+from dicom_node.base.orders import Order, RankedOrder
 from dicom_node.base.types import Level
 from dicom_node.base.workitems import WorklistQuery
 from dicom_node.worklist.dicom.modality_worklist import MODALITY_WORKLIST, ModalityWorklist, item_of
@@ -31,7 +27,6 @@ from support.worklist_memory import Orders, order
 from support.worklist_peers import association_to, found, served
 
 MANY = 10_000
-PEAK_BYTES = 4 << 20  # one item is some KB: a tenth of them at once would be above
 
 
 def query(**values: object) -> Dataset:
@@ -174,29 +169,6 @@ def many() -> Iterator[tuple[Order, Level | None]]:
         yield order(str(number)), Level.URGENT
 
 
-@pytest.mark.slow
-def test_ten_thousand_items_are_answered_without_holding_them() -> None:
-    """The handler alone, its answers taken as pynetdicom takes them: one at a time."""
-    identifier = BytesIO()
-    asked = query(AccessionNumber="", PatientName="", ScheduledProcedureStepSequence=[query(Modality="MR")])
-    asked.save_as(identifier, implicit_vr=False, little_endian=True)
-    event = SimpleNamespace(
-        request=SimpleNamespace(Identifier=identifier),
-        context=SimpleNamespace(transfer_syntax=ExplicitVRLittleEndian),
-        assoc=SimpleNamespace(is_established=True, dul=SimpleNamespace(to_provider_queue=Queue())),
-        is_cancelled=False,
-    )
-    tracemalloc.start()
-    try:
-        count = sum(status.Status == 0xFF00 for status, _ in ModalityWorklist(Orders(many())).on_find(event))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    print(f"peak while {MANY} items were answered: {peak} bytes")
-    assert count == MANY
-    assert peak < PEAK_BYTES
-
-
 def test_a_thousand_items_cross_an_association() -> None:
     few = [next_one for next_one, _ in zip(many(), range(1_000), strict=False)]
     with served(ModalityWorklist(Orders(few))) as peer, association_to(peer.port, MODALITY_WORKLIST) as one:
@@ -252,7 +224,7 @@ def wlmscpfs(folder: Path) -> Iterator[int]:
     worklist.mkdir()
     (worklist / "lockfile").touch()
     for number, (one, level) in enumerate(ORDERS):
-        item = item_of(one, level)
+        item = item_of(RankedOrder(one, level))
         item.SpecificCharacterSet = "ISO_IR 192"
         item.file_meta = FileMetaDataset()
         item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

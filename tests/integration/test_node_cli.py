@@ -25,6 +25,7 @@ from dicom_node.base.config import load_configuration
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event as LogEvent
 from dicom_node.demo.archive import AE_TITLE, Archive
+from dicom_node.jobs.database import migrate
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.tables import results
 from dicom_node.stages import load_worker
@@ -447,6 +448,7 @@ def test_a_damaged_bundle_is_no_model_and_what_is_wrong_with_it_is_named(
     assert (refused.code, refused.out) == (1, "")
     assert named in refused.err
     node = Node(tmp_path / "node", bundle)
+    migrate(node.configuration.node.database_url)
     with pytest.raises(ConfigurationError, match=rf"model\.bundle: .*{named}"):
         load_worker(node.configuration, node.registry, Event(), Pulse(), "worker-")
     node.registry.close()

@@ -126,7 +126,9 @@ def test_dcmtk_finds_an_order(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_reading_as_a_worklist_sees_it(site: Site) -> None:
-    """From the images to the event, the claim and the reading that began."""
+    """From the node's start to the event, the claim and the reading that began."""
+    kind, told, information = site.reader.next()
+    assert (kind, told, information.SCPStatus) == (EventType.SCP_STATUS_CHANGE, GLOBAL_SUBSCRIPTION, "RESTARTED")
     assert watch(site, 3, subscription(READER)) == 0x0000
     study = StudyFacts()
     assert set(send(site.node.port, small_study(study))) == {0}
@@ -207,3 +209,11 @@ def test_a_stranger_gets_no_association(site: Site, calling: str, called: str) -
         answer = read_pdu(connection)
     assert answer is not None
     assert answer[0] == A_ASSOCIATE_RJ
+
+
+def test_a_worklist_is_told_that_the_node_goes_down_and_is_back(site: Site) -> None:
+    assert site.node.stop() == 0
+    while site.reader.next()[2].get("SCPStatus") != "GOING DOWN":
+        pass  # what earlier tests brought about
+    site.node.start()
+    assert site.reader.next()[2].SCPStatus == "RESTARTED"

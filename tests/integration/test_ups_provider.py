@@ -24,6 +24,7 @@ from dicom_node.base.workitems import (
     StaleWorkitem,
     Subscription,
     UpsEvent,
+    UpsLimits,
     UpsQuery,
     UpsState,
     Workitem,
@@ -37,6 +38,7 @@ from dicom_node.worklist.dicom.ups_events import (
 )
 from dicom_node.worklist.dicom.ups_provider import (
     FILTERED_GLOBAL_SUBSCRIPTION,
+    NO_MORE_THAN,
     UPS_PULL,
     UPS_QUERY,
     UPS_WATCH,
@@ -97,10 +99,10 @@ class Peer:
 
 
 @contextmanager
-def provider(store: MemoryUpsStore | None = None) -> Iterator[Peer]:
+def provider(store: MemoryUpsStore | None = None, limits: UpsLimits = NO_MORE_THAN) -> Iterator[Peer]:
     store = store or MemoryUpsStore()
     with (
-        served(ups=UpsProvider(store, receivers("WATCHER", "READER"))) as peer,
+        served(ups=UpsProvider(store, receivers("WATCHER", "READER"), limits=limits)) as peer,
         association_to(peer.port, *ALL, calling="RIS") as association,
     ):
         yield Peer(association, store)
@@ -520,6 +522,72 @@ def raw_create(association: Association, encoded: bytes) -> int:
     _, response = association.dimse.get_msg(block=True)
     association._reactor_checkpoint.set()
     return int(response.Status)
+
+
+def test_one_ae_cannot_have_more_than_its_share_of_open_work_items() -> None:
+    store, limits = MemoryUpsStore(), UpsLimits(open_steps=3, open_steps_of_one=2)
+    with (
+        served(ups=UpsProvider(store, receivers(), limits=limits)) as peer,
+        association_to(peer.port, *ALL, calling="RIS") as one,
+        association_to(peer.port, *ALL, calling="CIS") as two,
+    ):
+        ris, cis = Peer(one, store), Peer(two, store)
+        assert [ris.create(scheduled(), f"1.2.{number}").Status for number in (1, 2)] == [0xB300, 0xB300]
+        refused = ris.create(scheduled(), "1.2.3")
+        assert (refused.Status, refused.ErrorComment) == (0x0213, "too many UPS of this AE that are not final")
+        assert cis.create(scheduled(), "1.2.4").Status == 0xB300
+        assert cis.create(scheduled(), "1.2.5").Status == 0x0213, "of all together"
+        assert ris.act(2, None, "1.2.1").Status == 0x0000
+        assert cis.create(scheduled(), "1.2.5").Status == 0xB300, "a canceled one makes room"
+    assert sorted(store.kept) == ["1.2.1", "1.2.2", "1.2.4", "1.2.5"]
+
+
+def test_the_nodes_own_work_items_have_no_limit_and_take_no_room() -> None:
+    store, limits = MemoryUpsStore(), UpsLimits(open_steps=1, open_steps_of_one=1)
+    provides = UpsProvider(store, receivers(), limits=limits)
+    for number in range(3):
+        provides.create(f"1.2.{number}", data_sets.plain(scheduled()), f"1.2.840.{number}")
+    with provider(store, limits) as peer:
+        assert peer.create(scheduled()).Status == 0xB300
+
+
+def test_a_work_item_that_is_or_would_become_too_large_is_refused() -> None:
+    limits = UpsLimits(step_bytes=10_000)
+    many = [{"ContactURI": "http://example.org/" + "x" * 1_000} for _ in range(6)]
+    with provider(limits=limits) as peer:
+        refused = peer.create(scheduled(InputInformationSequence=[contact(**one) for one in many * 2]))
+        assert (refused.Status, refused.ErrorComment) == (0x0110, "larger than worklist.max_step_bytes")
+        assert peer.store.kept == {}
+        assert peer.create(scheduled(InputInformationSequence=[contact(**one) for one in many])).Status == 0xB300
+        more = Dataset()
+        more.OutputDestinationSequence = [contact(**one) for one in many]
+        assert peer.set(more).Status == 0x0110
+        assert len(peer.store.kept[UID].encoded) < 10_000
+        assert peer.set(progress("1", "")).Status == 0x0000
+        assert peer.act(2, contact(ReasonForCancellation="x", ContactURI="y" * 10_000)).Status == 0x0110
+
+
+def contact(**values: str) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def test_the_study_of_the_nodes_own_work_item_cannot_be_changed() -> None:
+    store = MemoryUpsStore()
+    UpsProvider(store, receivers()).create(UID, data_sets.plain(scheduled(StudyInstanceUID="1.2.3")), "1.2.3")
+    with provider(store) as peer:
+        for other in ("1.2.4", ""):
+            refused = peer.set(contact(StudyInstanceUID=other, WorklistLabel="Mine"))
+            assert refused.Status == 0x0106
+            assert "StudyInstanceUID" in refused.ErrorComment
+            assert refused.AttributeIdentifierList == Tag("StudyInstanceUID")
+        kept = attributes_of(store.kept[UID])
+        assert (kept.StudyInstanceUID, kept.WorklistLabel) == ("1.2.3", "Reading"), "whole or not at all"
+        assert peer.set(contact(StudyInstanceUID="1.2.3", WorklistLabel="Mine")).Status == 0x0000
+        peer.create(scheduled(), "1.2.9")
+        assert peer.set(contact(StudyInstanceUID="1.2.4"), "1.2.9").Status == 0x0000, "of other AEs' it may be"
 
 
 def test_another_sop_class_is_a_conflict() -> None:

@@ -27,6 +27,7 @@ PATIENT = Patient("P1", name="Doe^Jane", birth_date="19700101", sex="F")
 KEY = patient_key_of(PATIENT.patient_id, PATIENT.name, PATIENT.birth_date)
 RIS = Listener("ris", "hl7")
 MANAGER = Listener("manager", "ups")
+LEASE_SECONDS = 3600.0
 
 
 def order(**changes: Any) -> Order:
@@ -77,7 +78,7 @@ def finish(
     nonclinical: bool = False,
 ) -> None:
     """The result of the study that waits."""
-    claim = registry.claim("w", 1e9, at)
+    claim = registry.claim("w", at + LEASE_SECONDS, at)
     assert claim is not None
     made = replace(
         report(uid, claim.revision),

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dicom_node.base.orders import Order, Patient
+from dicom_node.base.orders import Order, Patient, RankedOrder
 from dicom_node.base.types import Level
 from dicom_node.base.workitems import (
     DuplicateWorkitem,
@@ -52,12 +52,12 @@ class Orders:
         self.taken = 0
         self.queries: list[WorklistQuery] = []
 
-    def orders(self, query: WorklistQuery) -> Iterator[tuple[Order, Level | None]]:
+    def orders(self, query: WorklistQuery) -> Iterator[RankedOrder]:
         self.queries.append(query)
         for one, level in self._orders:
             if not self._honours_query or _satisfies(one, query):
                 self.taken += 1
-                yield one, level
+                yield RankedOrder(one, level)
 
 
 def _satisfies(one: Order, query: WorklistQuery) -> bool:
@@ -119,6 +119,10 @@ class MemoryUpsStore:
                 raise StaleWorkitem("the work item was changed meanwhile")
             self.kept[workitem.sop_instance_uid] = workitem
             self._queue(events)
+
+    def open_workitems(self, created_by: str) -> tuple[int, int]:
+        open_now = [one for one in self.kept.values() if one.created_by and one.state in ("SCHEDULED", "IN PROGRESS")]
+        return sum(one.created_by == created_by for one in open_now), len(open_now)
 
     def subscribers_of(self, sop_instance_uid: str) -> list[str]:
         return [ae_title for uid, ae_title in self.subscriptions if uid == sop_instance_uid]

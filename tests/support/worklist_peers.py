@@ -18,6 +18,7 @@ from dicom_node.base.ups_settings import Subscriber
 from dicom_node.worklist.dicom.modality_worklist import ModalityWorklist
 from dicom_node.worklist.dicom.services import WorklistServices
 from dicom_node.worklist.dicom.ups_provider import UpsProvider
+from support.node import WITHOUT_DELAY
 from support.peers import AE_TITLE, free_port
 
 
@@ -39,7 +40,7 @@ def served(modality_worklist: ModalityWorklist | None = None, ups: UpsProvider |
     entity = AE(ae_title=AE_TITLE)
     entity.supported_contexts = services.contexts()
     port = free_port()
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=services.handlers())
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[*services.handlers(), WITHOUT_DELAY])
     try:
         yield Served(port)
     finally:

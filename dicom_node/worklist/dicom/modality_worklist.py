@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Protocol
 
 from pydicom import config
@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pynetdicom.events import Event as AssociationEvent
 
-from dicom_node.base.orders import Order, OrderStatus
+from dicom_node.base.orders import Order, OrderStatus, RankedOrder
 from dicom_node.base.types import Level
 from dicom_node.base.workitems import WorklistQuery
 from dicom_node.worklist.dicom import matching
@@ -23,38 +23,45 @@ from dicom_node.worklist.dicom.levels import REQUESTED_PROCEDURE_PRIORITY
 from dicom_node.worklist.dicom.query import worklist_query
 
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
-#: PS3.3 section C.4.10, (0040,0020); a worklist knows no word for the others.
+STEP_SEQUENCE = "ScheduledProcedureStepSequence"
+COMMENTS = "RequestedProcedureComments"
+Value = str | Callable[[], list[Dataset]] | None  # a sequence is made where it is asked for
 ASCII_ONLY = ("AE", "AS", "CS", "DA", "DT", "TM", "UI")
+#: PS3.3 section C.4.10, (0040,0020); a worklist knows no word for the others.
 STEP_STATUS = {OrderStatus.SCHEDULED: "SCHEDULED", OrderStatus.IN_PROGRESS: "STARTED"}
 #: Table K.6-1: return keys of type 2 that an order does not know; always there, always empty.
-NOT_KNOWN = (
-    "ReferencedStudySequence",
-    "PatientTransportArrangements",
-    "AdmissionID",
-    "CurrentPatientLocation",
-    "ReferencedPatientSequence",
-    "PatientWeight",
-    "ConfidentialityConstraintOnPatientDataDescription",
-    "PatientState",
-    "PregnancyStatus",
-    "MedicalAlerts",
-    "Allergies",
-    "SpecialNeeds",
+NOT_KNOWN: dict[str, Value] = dict.fromkeys(
+    (
+        "ReferencedStudySequence",
+        "PatientTransportArrangements",
+        "AdmissionID",
+        "CurrentPatientLocation",
+        "ReferencedPatientSequence",
+        "PatientWeight",
+        "ConfidentialityConstraintOnPatientDataDescription",
+        "PatientState",
+        "PregnancyStatus",
+        "MedicalAlerts",
+        "Allergies",
+        "SpecialNeeds",
+    )
 )
-NOT_KNOWN_OF_STEP = (
-    "ScheduledPerformingPhysicianName",
-    "ScheduledStationName",
-    "ScheduledProcedureStepLocation",
-    "PreMedication",
-    "RequestedContrastAgent",
+NOT_KNOWN_OF_STEP: dict[str, Value] = dict.fromkeys(
+    (
+        "ScheduledPerformingPhysicianName",
+        "ScheduledStationName",
+        "ScheduledProcedureStepLocation",
+        "PreMedication",
+        "RequestedContrastAgent",
+    )
 )
 
 
 class OrderSource(Protocol):
     """Where the orders are. Reads page by page: an iterator holds no more than one page."""
 
-    def orders(self, query: WorklistQuery) -> Iterator[tuple[Order, Level | None]]:
-        """Orders that are not over, and the reading priority the node gave each, None where it gave none.
+    def orders(self, query: WorklistQuery) -> Iterator[RankedOrder]:
+        """Orders that are not over, each with its reading priority as it is now.
 
         Every order that satisfies the query, once, in a stable order. May raise a RetriableError.
         """
@@ -74,39 +81,48 @@ class ModalityWorklist:
     def _answers(self, event: AssociationEvent) -> Iterator[tuple[Dataset, bool]]:
         identifier = read(parameter(event, "Identifier"), str(event.context.transfer_syntax))
         matching.check(identifier)
-        for order, level in self._source.orders(worklist_query(identifier)):
-            item = item_of(order, level)
+        marked = COMMENTS in identifier
+        for ranked in self._source.orders(worklist_query(identifier)):
+            item = item_of(ranked if marked else _unraised(ranked), identifier)
             if matching.matches(identifier, item, absent_matches=True):
                 answer, complete = matching.project(identifier, item, absent_matches=True)
                 yield answer_for(answer, identifier), complete
 
 
-def item_of(order: Order, level: Level | None) -> Dataset:
+def item_of(ranked: RankedOrder, query: Dataset | None = None) -> Dataset:
     """The worklist item of an order: every return key of table K.6-1 that is not optional, empty where not known.
 
-    level: the node's own priority; the order's where there is none.
+    Requested Procedure Comments (0040,1400) say when a model that is not clinical gave the priority. query: only what
+    it asks for is made.
     """
-    item = Dataset()
-    patient = order.patient
-    _put(item, "AccessionNumber", order.accession_number)
-    _put(item, "ReferringPhysicianName", order.referring_physician)
-    _put(item, "PatientName", patient.name)
-    _put(item, "PatientID", patient.patient_id)
-    _put(item, "IssuerOfPatientID", patient.issuer)
-    _put(item, "PatientBirthDate", patient.birth_date)
-    _put(item, "PatientSex", patient.sex)
-    _put(item, "StudyInstanceUID", order.study_instance_uid)
-    _put(item, "RequestingPhysician", order.requesting_physician)
-    _put(item, "RequestedProcedureDescription", order.code_meaning)
-    _put(item, "RequestedProcedureCodeSequence", code_items(order))
-    _put(item, "ScheduledProcedureStepSequence", [_step_of(order)])
-    _put(item, "RequestedProcedureID", order.requested_procedure_id)
-    _put(item, "RequestedProcedurePriority", _priority(level or order.priority))
-    _put(item, "PlacerOrderNumberImagingServiceRequest", order.placer_order_number)
-    _put(item, "FillerOrderNumberImagingServiceRequest", order.filler_order_number)
-    for keyword in NOT_KNOWN:
-        _put(item, keyword, None)
-    return item
+    order, patient = ranked.order, ranked.order.patient
+    steps = query.get(STEP_SEQUENCE) if query is not None else None
+    step = steps[0] if steps and steps[0] else None
+    values: dict[str, Value] = {
+        "AccessionNumber": order.accession_number,
+        "ReferringPhysicianName": order.referring_physician,
+        "PatientName": patient.name,
+        "PatientID": patient.patient_id,
+        "IssuerOfPatientID": patient.issuer,
+        "PatientBirthDate": patient.birth_date,
+        "PatientSex": patient.sex,
+        "StudyInstanceUID": order.study_instance_uid,
+        "RequestingPhysician": order.requesting_physician,
+        "RequestedProcedureDescription": order.code_meaning,
+        "RequestedProcedureCodeSequence": partial(code_items, order),
+        STEP_SEQUENCE: lambda: [_step_of(order, step)],
+        "RequestedProcedureID": order.requested_procedure_id,
+        "RequestedProcedurePriority": _priority(ranked.level),
+        COMMENTS: f"Priority given by {ranked.marking}" if ranked.marking else "",
+        "PlacerOrderNumberImagingServiceRequest": order.placer_order_number,
+        "FillerOrderNumberImagingServiceRequest": order.filler_order_number,
+    }
+    return _data_set(values | NOT_KNOWN, query)
+
+
+def _unraised(ranked: RankedOrder) -> RankedOrder:
+    """As the order says where a model that is not clinical gave more: no such priority goes out without its marking."""
+    return RankedOrder(ranked.order, ranked.order.priority) if ranked.marking else ranked
 
 
 def code_items(order: Order) -> list[Dataset]:
@@ -121,19 +137,26 @@ def code_items(order: Order) -> list[Dataset]:
     return [code]
 
 
-def _step_of(order: Order) -> Dataset:
-    step = Dataset()
-    _put(step, "Modality", order.modality)
-    _put(step, "ScheduledStationAETitle", order.station_ae)
-    _put(step, "ScheduledProcedureStepStartDate", order.scheduled_at[:8])
-    _put(step, "ScheduledProcedureStepStartTime", order.scheduled_at[8:].partition("+")[0].partition("-")[0])
-    _put(step, "ScheduledProcedureStepDescription", order.code_meaning)
-    _put(step, "ScheduledProtocolCodeSequence", code_items(order))
-    _put(step, "ScheduledProcedureStepID", order.scheduled_step_id)
-    _put(step, "ScheduledProcedureStepStatus", STEP_STATUS.get(order.status, ""))
-    for keyword in NOT_KNOWN_OF_STEP:
-        _put(step, keyword, None)
-    return step
+def _step_of(order: Order, asked: Dataset | None) -> Dataset:
+    values: dict[str, Value] = {
+        "Modality": order.modality,
+        "ScheduledStationAETitle": order.station_ae,
+        "ScheduledProcedureStepStartDate": order.scheduled_at[:8],
+        "ScheduledProcedureStepStartTime": order.scheduled_at[8:].partition("+")[0].partition("-")[0],
+        "ScheduledProcedureStepDescription": order.code_meaning,
+        "ScheduledProtocolCodeSequence": partial(code_items, order),
+        "ScheduledProcedureStepID": order.scheduled_step_id,
+        "ScheduledProcedureStepStatus": STEP_STATUS.get(order.status, ""),
+    }
+    return _data_set(values | NOT_KNOWN_OF_STEP, asked)
+
+
+def _data_set(values: Mapping[str, Value], asked: Dataset | None) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        if asked is None or _attribute(keyword)[0] in asked:
+            _put(made, keyword, value() if callable(value) else value)
+    return made
 
 
 def _priority(level: Level | None) -> str:

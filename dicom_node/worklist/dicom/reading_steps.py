@@ -23,7 +23,7 @@ from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Order, Patient, PriorityChange, WorklistEntry
 from dicom_node.base.types import Level, study_id
 from dicom_node.base.ups_settings import UpsSettings
-from dicom_node.base.workitems import DuplicateWorkitem, StaleWorkitem, UpsState, Workitem
+from dicom_node.base.workitems import Background, DuplicateWorkitem, StaleWorkitem, UpsState, Workitem
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.dicom import dataset as data_sets
 from dicom_node.worklist.dicom import ups_events, ups_user
@@ -55,6 +55,7 @@ class ReadingSteps:
         self._registry = registry
         self._provider = provider
         self._troubled: set[str] = set()
+        self._found: dict[str, tuple[PriorityChange, int]] = {}  # by study: what its work item of this version says
 
     def update(self) -> None:
         """Bring the work items up to the list as it is now, and note whose reading began."""
@@ -67,19 +68,23 @@ class ReadingSteps:
         }
         own = self._registry.own_workitems(listed)
         present = {step.study_instance_uid: step for step in own if step.study_instance_uid is not None}
-        for study, entry in listed.items():
-            self._keep(entry, present.get(study))
+        kept = [entry for study, entry in listed.items() if _needs_step(entry, present.get(study))]
+        known = self._registry.backgrounds([entry.study_id for entry in kept])
+        for entry in kept:
+            self._keep(entry, present.get(entry.study_instance_uid), known.get(entry.study_id, Background()))
         for study, step in present.items():
             if study not in listed:
                 self._cancel(study, step)
+        self._found = {study: found for study, found in self._found.items() if study in listed}
 
-    def _keep(self, entry: WorklistEntry, step: Workitem | None) -> None:
+    def _keep(self, entry: WorklistEntry, step: Workitem | None, known: Background) -> None:
         """One study's work item; what is wrong with it does not hold up the others."""
         try:
-            if step is not None and step.state is UpsState.SCHEDULED:
-                self._refresh(entry, step)
-            elif step is None and (entry.source == MODEL or entry.level is not Level.ROUTINE):
-                self._create(entry)
+            wanted = self._wanted(entry, known)
+            if step is None:
+                self._create(entry, wanted)
+            elif self._found.get(entry.study_instance_uid) != (wanted, step.version):
+                self._refresh(entry, step, wanted)
         except (StaleWorkitem, DuplicateWorkitem):
             return  # somebody else was faster; the next run looks at what they left
         except NodeError as error:
@@ -89,16 +94,17 @@ class ReadingSteps:
         else:
             self._troubled.discard(entry.study_id)
 
-    def _create(self, entry: WorklistEntry) -> None:
+    def _create(self, entry: WorklistEntry, wanted: PriorityChange) -> None:
         uids = (step_uid(entry.study_instance_uid, number) for number in itertools.count())
         uid = next(uid for uid in uids if self._registry.workitem(uid) is None)
-        attributes = self._wanted(entry)
+        attributes = ups_user.attributes_of(wanted, self._settings)
         self._provider.create(uid, attributes, entry.study_instance_uid)
         log(Event.WORKITEM_CREATED, study=entry.study_id, priority=text_of(attributes, PRIORITY))
 
-    def _refresh(self, entry: WorklistEntry, step: Workitem) -> None:
-        encoded = data_sets.write(self._wanted(entry))
+    def _refresh(self, entry: WorklistEntry, step: Workitem, wanted: PriorityChange) -> None:
+        encoded = data_sets.write(ups_user.attributes_of(wanted, self._settings))
         if encoded == step.written:
+            self._found[entry.study_instance_uid] = wanted, step.version
             return
         changes = _changes(data_sets.read(step.written), data_sets.read(encoded), step)
         new = workitems.overwritten(step, changes, workitems.local_now())
@@ -124,11 +130,10 @@ class ReadingSteps:
             return  # it was claimed or changed just now; the next run looks again
         log(Event.WORKITEM_CANCELED, study=study_id(study))
 
-    def _wanted(self, entry: WorklistEntry) -> Dataset:
-        """The N-CREATE attributes that the work item should have now."""
-        known = self._registry.background(entry.study_id)
+    def _wanted(self, entry: WorklistEntry, known: Background) -> PriorityChange:
+        """What the work item should say now."""
         order = known.order or Order(self._patient(known.report))
-        change = PriorityChange(
+        return PriorityChange(
             key="",
             study_instance_uid=entry.study_instance_uid,
             level=entry.level,
@@ -138,7 +143,6 @@ class ReadingSteps:
             order=replace(order, accession_number=order.accession_number or entry.accession_number),
             marking=entry.marking if entry.source == MODEL else "",
         )
-        return ups_user.attributes_of(change, self._settings)
 
     def _patient(self, report: str | None) -> Patient:
         """Nobody where that is not known now: the study is named all the same, and a later run fills it in."""
@@ -148,6 +152,13 @@ class ReadingSteps:
             return _patient_of(self._outgoing / report)
         except (OSError, InvalidDicomError):
             return Patient("")
+
+
+def _needs_step(entry: WorklistEntry, step: Workitem | None) -> bool:
+    """Whether the study's work item is the node's to write: nobody claimed it, or the study should have one."""
+    if step is not None:
+        return step.state is UpsState.SCHEDULED
+    return entry.source == MODEL or entry.level is not Level.ROUTINE
 
 
 def step_uid(study_instance_uid: str, number: int = 0) -> str:
@@ -170,7 +181,7 @@ def _changes(before: Dataset, wanted: Dataset, step: Workitem) -> Dataset:
     return changes
 
 
-@lru_cache(1024)
+@lru_cache(1 << 14)  # more than a list has: each run asks for all
 def _patient_of(report: Path) -> Patient:
     """The patient as the node's own report names them, who was copied exactly from the images."""
     document = data_sets.plain(dcmread(report, specific_tags=list(PATIENT)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
@@ -19,6 +22,15 @@ SUCCESS = 0x0000
 WARNINGS = (0x0001, 0x0107, 0x0116)  # PS3.7 annex C
 BUSY = (0x0110, 0x0213)  # processing failure, resource limitation
 REJECTED_PERMANENT = 0x01
+
+
+def _send_at_once(event: Event) -> None:
+    connection: Any = event.assoc.dul.socket
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+#: pynetdicom leaves Nagle's algorithm on: every request would wait 40 ms for the peer's delayed acknowledgement.
+WITHOUT_DELAY = (evt.EVT_CONN_OPEN, _send_at_once)
 
 
 @contextmanager
@@ -40,7 +52,9 @@ def associated(
     for sop_class in sop_classes:
         entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     try:
-        association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=list(roles))
+        association = entity.associate(
+            peer.host, peer.port, ae_title=peer.ae_title, ext_neg=list(roles), evt_handlers=[WITHOUT_DELAY]
+        )
     except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
         raise PeerUnreachable(f"the host name is not known now ({error.strerror})") from error
     if not association.is_established:

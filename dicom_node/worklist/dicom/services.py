@@ -23,6 +23,7 @@ from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.workitems import UpsLimits
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.dicom.answering import Answer
 from dicom_node.worklist.dicom.modality_worklist import MODALITY_WORKLIST, ModalityWorklist
@@ -92,9 +93,11 @@ def services_of(configuration: Configuration, registry: Registry) -> WorklistSer
 
 
 def provider_of(configuration: Configuration, registry: Registry) -> UpsProvider:
-    """The UPS provider over the registry; `worklist.subscribers` may be sent events."""
-    known = {subscriber.ae_title: subscriber for subscriber in configuration.worklist.subscribers}
-    return UpsProvider(registry, known.get)
+    """The UPS provider over the registry: who may be sent events, and how much others may keep here."""
+    settings = configuration.worklist
+    known = {subscriber.ae_title: subscriber for subscriber in settings.subscribers}
+    limits = UpsLimits(settings.max_step_bytes, settings.max_open_steps, settings.max_open_steps_of_one)
+    return UpsProvider(registry, known.get, limits=limits)
 
 
 def answerable(message: DIMSEMessage) -> bool:

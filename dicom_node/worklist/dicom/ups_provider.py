@@ -21,6 +21,7 @@ from dicom_node.base.workitems import (
     StaleWorkitem,
     Subscription,
     UpsEvent,
+    UpsLimits,
     UpsQuery,
     UpsState,
     Workitem,
@@ -75,13 +76,16 @@ UNRECOGNIZED_OPERATION = 0x0211
 UNKNOWN_RECEIVER = 0xC308
 NOT_FOR_THIS_INSTANCE = 0xC314
 ATTEMPTS = 5  # how often a change is judged anew when somebody else was faster
+TOO_LARGE = "larger than worklist.max_step_bytes"
 SERVICE = "unified procedure step"
+NO_MORE_THAN = UpsLimits()
 
 
 class UpsProvider:
     """Answers the requests of UPS Push, Pull, Watch and Query.
 
-    receiver_of: the configured subscriber of an AE title, None when there is none (0xC308). now: DICOM DT.
+    receiver_of: the configured subscriber of an AE title, None when there is none (0xC308). now: DICOM DT. limits: past
+    them a request ends with 0x0213, Resource Limitation, or, being too large itself, with 0x0110 (PS3.7 annex C).
     """
 
     def __init__(
@@ -89,10 +93,12 @@ class UpsProvider:
         store: UpsStore,
         receiver_of: Callable[[str], Subscriber | None],
         now: Callable[[], str] = workitems.local_now,
+        limits: UpsLimits = NO_MORE_THAN,
     ) -> None:
         self._store = store
         self._receiver_of = receiver_of
         self._now = now
+        self._limits = limits
 
     def on_find(self, event: AssociationEvent) -> Iterator[Answer]:
         """Responses to one C-FIND (CC.2.8)."""
@@ -114,13 +120,16 @@ class UpsProvider:
         """N-ACTION: change state, request cancel, subscribe, unsubscribe, suspend (CC.2.1 to CC.2.3)."""
         return _answered(lambda: self._act(event))
 
-    def create(self, sop_instance_uid: str, attributes: Dataset, study_instance_uid: str | None = None) -> Dataset:
+    def create(
+        self, sop_instance_uid: str, attributes: Dataset, study_instance_uid: str | None = None, created_by: str = ""
+    ) -> Dataset:
         """Keep a new work item of a peer or of the node's own; the attributes that were added.
 
-        attributes: plain. study_instance_uid: of the node's own, the study that it stands for. Raises Refusal (table
-        CC.2.5-3), DuplicateWorkitem or a RetriableError.
+        attributes: plain. study_instance_uid: of the node's own, the study that it stands for. created_by: the peer's
+        AE title. Raises Refusal (table CC.2.5-3), DuplicateWorkitem or a RetriableError.
         """
         workitem, added = workitems.created(sop_instance_uid, attributes, self._now())
+        workitem = replace(workitem, created_by=created_by)
         if study_instance_uid is not None:
             workitem = replace(workitem, study_instance_uid=study_instance_uid, written=data_sets.write(attributes))
         present = self._store.global_subscriptions()
@@ -135,23 +144,27 @@ class UpsProvider:
     def _create(self, event: AssociationEvent) -> Answer:
         _check_context(event, CREATES, parameter(event, "AffectedSOPClassUID"))
         sop_instance_uid = _checked_uid(parameter(event, "AffectedSOPInstanceUID"))
-        attributes = _read(event, parameter(event, "AttributeList"))
+        attributes = self._read(event, parameter(event, "AttributeList"))
         if self._store.workitem(sop_instance_uid) is not None:
             raise Refusal(ups_states.DUPLICATE_SOP_INSTANCE, "there is such a UPS")
+        requesting_ae = _requesting_ae(event)
+        self._check_room(requesting_ae)
         try:
-            added = self.create(sop_instance_uid, attributes)
+            added = self.create(sop_instance_uid, attributes, created_by=requesting_ae)
         except DuplicateWorkitem as error:
             raise Refusal(ups_states.DUPLICATE_SOP_INSTANCE, "there is such a UPS") from error
         return status(WITH_MODIFICATIONS if added else SUCCESS), added or None
 
     def _set(self, event: AssociationEvent) -> Answer:
         _check_context(event, SETS, parameter(event, "RequestedSOPClassUID"))
-        modifications = _read(event, parameter(event, "ModificationList"))
+        modifications = self._read(event, parameter(event, "ModificationList"))
         transaction_uid = text_of(modifications, "TransactionUID")
 
         def change(workitem: Workitem) -> tuple[Workitem, list[UpsEvent]]:
             _accept(ups_states.set_attributes(workitems.step_of(workitem), transaction_uid))
             new = workitems.with_set(workitem, modifications, self._now())
+            if len(new.encoded) > max(self._limits.step_bytes, len(workitem.encoded)):
+                raise Refusal(PROCESSING_FAILURE, TOO_LARGE)
             return new, ups_events.events_of(workitem, new)
 
         self._change(event, change)
@@ -169,7 +182,7 @@ class UpsProvider:
         kind = event.action_type
         if kind not in ACTIONS[context]:
             raise Refusal(NO_SUCH_ACTION, "no such action on this presentation context")
-        information = _read(event, parameter(event, "ActionInformation"))
+        information = self._read(event, parameter(event, "ActionInformation"))
         if kind == CHANGE_STATE:
             return self._change_state(event, information)
         if kind == REQUEST_CANCEL:
@@ -195,7 +208,7 @@ class UpsProvider:
         return status(SUCCESS), None
 
     def _request_cancel(self, event: AssociationEvent, information: Dataset) -> Answer:
-        requesting_ae = str(event.assoc.requestor.ae_title).strip()
+        requesting_ae = _requesting_ae(event)
 
         def change(workitem: Workitem) -> tuple[Workitem, list[UpsEvent]]:
             code, action = ups_states.request_cancel(workitems.step_of(workitem))
@@ -295,6 +308,19 @@ class UpsProvider:
                 answer, complete = matching.project(identifier, attributes)
                 yield answer_for(answer, identifier), complete
 
+    def _check_room(self, requesting_ae: str) -> None:
+        """Requests at the same moment may each take the last place: the limit is passed by few, not by many."""
+        of_one, of_all = self._store.open_workitems(requesting_ae)
+        if of_one >= self._limits.open_steps_of_one:
+            raise Refusal(RESOURCE_LIMITATION, "too many UPS of this AE that are not final")
+        if of_all >= self._limits.open_steps:
+            raise Refusal(RESOURCE_LIMITATION, "too many UPS that are not final")
+
+    def _read(self, event: AssociationEvent, encoded: BytesIO | None) -> Dataset:
+        if encoded is not None and len(encoded.getvalue()) > self._limits.step_bytes:
+            raise Refusal(PROCESSING_FAILURE, TOO_LARGE)
+        return data_sets.read(encoded, str(event.context.transfer_syntax))
+
     def _existing(self, event: AssociationEvent) -> Workitem:
         workitem = self._store.workitem(_checked_uid(parameter(event, "RequestedSOPInstanceUID")))
         if workitem is None:
@@ -330,8 +356,8 @@ def _checked_uid(uid: object) -> str:
     return str(uid)
 
 
-def _read(event: AssociationEvent, encoded: BytesIO | None) -> Dataset:
-    return data_sets.read(encoded, str(event.context.transfer_syntax))
+def _requesting_ae(event: AssociationEvent) -> str:
+    return str(event.assoc.requestor.ae_title).strip()
 
 
 def _match_keys(information: Dataset) -> Dataset:

@@ -34,12 +34,16 @@ class UpsStore(Protocol):
         """Replace the work item if it still has the version. Raises StaleWorkitem."""
         ...
 
+    def open_workitems(self, created_by: str) -> tuple[int, int]:
+        """How many work items that are not final this AE had made, and how many all AEs together, it included."""
+        ...
+
     def subscribers_of(self, sop_instance_uid: str) -> Sequence[str]:
         """AE titles subscribed to a work item."""
         ...
 
     def subscribe(self, subscription: Subscription, events: Sequence[UpsEvent] = ()) -> None:
-        """Subscribe an AE to a work item, or replace its subscription's lock."""
+        """Subscribe an AE to a work item, or replace its subscription's lock; nothing if it was deleted meanwhile."""
         ...
 
     def unsubscribe(self, sop_instance_uid: str, ae_title: str) -> None:

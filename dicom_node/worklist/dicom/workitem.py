@@ -179,6 +179,9 @@ def with_set(workitem: Workitem, modifications: Dataset, now: str) -> Workitem:
     never = [keyword for keyword in SET_NEVER if keyword in modifications]
     if never:
         raise Refusal(NO_SUCH_ATTRIBUTE, f"{never[0]} is not allowed in N-SET", *map(Tag, never))
+    study, said = workitem.study_instance_uid, text_of(modifications, "StudyInstanceUID")
+    if study is not None and "StudyInstanceUID" in modifications and said != study:
+        raise _invalid("StudyInstanceUID", "of the node's own UPS stays what it is")
     _require_values(modifications, [keyword for keyword in SET_WITH_VALUE if keyword in modifications])
     _check_values(modifications)
     return _stored(workitem, merged(attributes_of(workitem), modifications), now)

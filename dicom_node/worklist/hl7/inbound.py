@@ -1,7 +1,9 @@
 """What a message that came in says: orders, patient corrections, merges, final reports (HL7 v2.3.1 to v2.8, IHE RAD).
 
 Every input ends in events or in `Refused`; an identifier that contradicts itself inside a message is refused, since a
-guess could move the wrong study. Result messages that are not final give no event.
+guess could move the wrong study. Of result messages that are not final only those count that name who reads: others
+(OBR-25 A, or P and R without an interpreter) may be a device's, the node's own included. That an order is in process
+(ORC-5 IP) is no reading: most systems say so of the examination.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dicom_node.base.orders import (
     Patient,
     PatientCorrected,
     PatientsMerged,
+    ReadingBegun,
     WorklistEvent,
 )
 from dicom_node.base.types import Level
@@ -45,6 +48,7 @@ _STATUS = {
     "RP": OrderStatus.CANCELLED,
 }
 _FINAL = ("F", "C")  # tables 0085 and 0123: final, corrected
+_BEGUN = ("P", "R")  # table 0123: preliminary; results stored, not yet verified
 _TEXT_TYPES = ("TX", "FT", "ST")
 _STUDY_UID_CONCEPT = "113014"  # (113014, DCM, "DICOM Study"), as OBX-3
 _PATIENT_ID_TYPES = ("PI", "MR", "PT")  # table 0203: internal, medical record, external
@@ -120,14 +124,15 @@ def _reports(message: Message, settings: Hl7Listener) -> tuple[WorklistEvent, ..
     return tuple(report for report in reports if report is not None)
 
 
-def _report(message: Message, order: Order, group: _Group) -> FinalReport | None:
+def _report(message: Message, order: Order, group: _Group) -> FinalReport | ReadingBegun | None:
     whole = message.value(group.obr, 25).upper()
     rows = [(message.value(row, 11).upper(), row) for row in group.obx]
     final = [(status, row) for status, row in rows if status in _FINAL or (not status and whole in _FINAL)]
     finished = whole in _FINAL or (not whole and len(final) == len(rows))
-    if not finished or (rows and not final):
-        return None
     at = timestamp.read(message.value(group.obr, 22)) or timestamp.read(message.header.component(7))
+    if not finished or (rows and not final):
+        interpreter = message.encoded(group.obr, 32).strip("^&~")
+        return ReadingBegun(order, at.timestamp()) if whole in _BEGUN and interpreter and at is not None else None
     if at is None:
         raise Refused(Condition.REQUIRED_FIELD_MISSING, "OBR-22, MSH-7: neither says when the report became final")
     lines = [line for _, row in final if message.value(row, 2).upper() in _TEXT_TYPES for line in _lines(message, row)]

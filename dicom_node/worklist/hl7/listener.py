@@ -10,6 +10,10 @@ How a message ends:
 - longer than the limit: AE if its header could be read, the connection ends, nothing is stored;
 - wrong framing, a peer that stops inside a message: nothing to answer, the connection ends.
 
+Connections are limited, of one address and of all together. Past a limit the one that has been idle for longest is
+closed for the new one, so that nobody who may connect is shut out by connections on which nothing happens; the new one
+is refused only while all are inside a message.
+
 Original and enhanced acknowledgement mode are both answered as MSH-15 and MSH-16 ask. Messages of one connection are
 worked off in order; several connections at once, so `store` and `apply` must bear threads.
 """
@@ -49,6 +53,16 @@ class Stored:
     applied: bool = False
 
 
+@dataclass
+class _Place:
+    """An open connection. socket: itself, or what TLS made of it. idle_since: monotonic; None inside a message."""
+
+    socket: socket.socket
+    address: str
+    idle_since: float | None
+    closed: bool = False
+
+
 @dataclass(frozen=True)
 class Handlers:
     """What the node does with messages. All are called from the connections' threads.
@@ -76,7 +90,7 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
         self.settings = settings
         self.handlers = handlers
         self.context = server_context(settings.tls) if settings.tls else None
-        self.connections: dict[Any, socket.socket] = {}
+        self._places: dict[Any, _Place] = {}
         self.stopping = False
         self._changed = threading.Condition()
         self._peers = {_plain(peer) for peer in settings.peers}
@@ -99,9 +113,9 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.server_close()
         with self._changed:
-            for connection in self.connections.values():
-                _stop_reading(connection)
-            self._changed.wait_for(lambda: not self.connections, STOP_SECONDS)
+            for place in self._places.values():
+                _stop_reading(place.socket)
+            self._changed.wait_for(lambda: not self._places, STOP_SECONDS)
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
         """Whether this peer may connect, and now."""
@@ -110,28 +124,57 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
         if source not in self._peers and (self._peers or not source.is_loopback):
             self.handlers.trouble(address, "not one of the peers that may connect")
             return False
+        own = self._find_place(address, self.settings.max_connections_of_one, of_one=True)
+        return own and self._find_place(address, self.settings.max_connections, of_one=False)
+
+    def _find_place(self, address: str, limit: int, *, of_one: bool) -> bool:
+        """Whether there is a place, or one could be freed. of_one: only the connections of this address count."""
         with self._changed:
-            full = len(self.connections) >= self.settings.max_connections
-        if full:
-            self.handlers.trouble(address, "too many connections")
-        return not full
+            open_now = [place for place in self._places.values() if not place.closed]
+            taken = [place for place in open_now if place.address == address] if of_one else open_now
+            if len(taken) < limit:
+                return True
+            idle = [(place.idle_since, place) for place in taken if place.idle_since is not None]
+            longest = min(idle, key=lambda one: one[0])[1] if idle else None
+            if longest is not None:
+                longest.closed = True
+                _stop_reading(longest.socket)
+        if longest is None:
+            self.handlers.trouble(address, "too many connections, all of them inside a message")
+        else:
+            self.handlers.trouble(longest.address, "idle for longest when another connection needed the place")
+        return longest is not None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for the connection."""
-        self.register(request, request)
+        with self._changed:
+            self._places[request] = _Place(request, str(client_address[0]), time.monotonic())
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """The connection has ended."""
         with self._changed:
-            self.connections.pop(request, None)
+            self._places.pop(request, None)
             self._changed.notify_all()
         super().shutdown_request(request)
 
-    def register(self, request: Any, connection: socket.socket) -> None:
-        """Remember what to end on `stop`: the connection itself, or what TLS made of it."""
+    def secured(self, request: Any, connection: socket.socket) -> None:
+        """What TLS made of a connection: this is what to end then."""
         with self._changed:
-            self.connections[request] = connection
+            self._places[request].socket = connection
+
+    def waits(self, request: Any) -> bool:
+        """A connection waits for its next message; False once its place was given away."""
+        with self._changed:
+            place = self._places[request]
+            if place.idle_since is None:
+                place.idle_since = time.monotonic()
+            return not place.closed
+
+    def works(self, request: Any) -> None:
+        """A message has begun on a connection: it keeps its place until the answer."""
+        with self._changed:
+            self._places[request].idle_since = None
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Nothing to print: a conversation reports its own end."""
@@ -173,20 +216,24 @@ class _Conversation(socketserver.BaseRequestHandler):
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.server.context is not None:
             self._socket = self.server.context.wrap_socket(self._socket, server_side=True)
-            self.server.register(self.request, self._socket)
+            self.server.secured(self.request, self._socket)
 
     def _converse(self) -> None:
         began = time.monotonic()
         while not self.server.stopping:
             message = self._reader.next()
             if message is not None:
+                self.server.works(self.request)
                 self._take(message)
                 began = time.monotonic()
                 continue
-            if not self._reader.within_block:
+            if self._reader.within_block:
+                self.server.works(self.request)
+                self._socket.settimeout(_remaining(began + self._settings.message_timeout_seconds))
+            elif self.server.waits(self.request):
                 self._socket.settimeout(self._settings.idle_timeout_seconds)
             else:
-                self._socket.settimeout(_remaining(began + self._settings.message_timeout_seconds))
+                break
             data = self._socket.recv(CHUNK)
             if not data:
                 break

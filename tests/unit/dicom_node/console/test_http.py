@@ -27,6 +27,7 @@ from dicom_node.console.health import EXPECTED, health_problems
 from dicom_node.console.http import Console
 from dicom_node.console.page import HEADERS
 from dicom_node.demo.ports import free_ports
+from dicom_node.jobs.objective import FlagsInTime
 from dicom_node.jobs.processes import ProcessView
 from dicom_node.jobs.registry import Registry
 from support.reading_list import ListedRegistry, entry
@@ -151,6 +152,22 @@ def test_metrics_come_in_the_form_that_the_scraper_asks_for(console: Console) ->
     assert ask(console, "/metrics")[0].getheader("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
 
 
+def test_the_objective_is_of_today_and_of_this_week(
+    console: Console, registry: ListedRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flags_in_time(since: float, within: float, at: float) -> FlagsInTime:
+        assert within == Configuration().worklist.objective_seconds
+        return {1: FlagsInTime(94, 100), 7: FlagsInTime(0, 0)}[round((at - since) / 86400)]
+
+    monkeypatch.setattr(registry, "flags_in_time", flags_in_time)
+    said = get(console, "/metrics")[1]
+    assert 'dicom_node_flag_objective_met{window="24h"} 0.0' in said
+    assert 'dicom_node_flag_objective_met{window="7d"} 1.0' in said
+    assert 'dicom_node_flags_due{window="24h"} 100.0' in said
+    monkeypatch.setattr(registry, "flags_in_time", lambda *_: FlagsInTime(95, 100))
+    assert 'dicom_node_flag_objective_met{window="24h"} 1.0' in get(console, "/metrics")[1]
+
+
 def test_anything_else_is_not_found(console: Console) -> None:
     for path in ("/../etc/passwd", "/docs", "/redoc", "/openapi.json", "/worklist/", "/static/x"):
         assert get(console, path) == (404, "not found\n")
@@ -269,10 +286,11 @@ def test_requests_are_not_logged(console: Console, capfd: pytest.CaptureFixture[
     assert "".join(capfd.readouterr()) == ""
 
 
+@pytest.mark.parametrize("limit", ["CONNECTION_SECONDS", "SILENT_SECONDS"])
 def test_a_client_that_asks_nothing_is_cut_off(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(console_http, "CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr(console_http, limit, 0.3)
     running = Console(configuration(tmp_path), registry)
     running.start()
     with (
@@ -285,28 +303,43 @@ def test_a_client_that_asks_nothing_is_cut_off(
     running.stop()
 
 
-def test_more_clients_than_allowed_are_refused_and_the_others_served_later(
+def test_silent_clients_never_shut_out_one_that_asks(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nobody's time running out."""
+    monkeypatch.setattr(console_http, "SILENT_SECONDS", 10 * HANG_SECONDS)
+    monkeypatch.setattr(console_http, "CONNECTION_SECONDS", 10 * HANG_SECONDS)
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(3 * console_http.CONNECTIONS)]
+    assert '"ok"' in get(console, "/healthz")[1]
+    assert all(closed_by_peer(one) for one in silent[: 2 * console_http.CONNECTIONS]), "the longest idle went first"
+    for one in silent:
+        one.close()
+
+
+def test_a_client_that_waits_for_its_answer_keeps_its_place(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console_http, "CONNECTIONS", 3)
+    go_on, asked = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> list[ProcessView]:
+        asked.release()
+        assert go_on.wait(HANG_SECONDS)
+        return []
+
+    monkeypatch.setattr(console_http, "CONNECTIONS", 2)
+    monkeypatch.setattr(registry, "processes", slow)
     running = Console(configuration(tmp_path), registry)
     running.start()
-    held = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(3)]
+    waiting = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(2)]
+    for one in waiting:
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert asked.acquire(timeout=HANG_SECONDS)
     with socket.create_connection(("127.0.0.1", running.port)) as refused:
         assert closed_by_peer(refused)
-    for connection in held:
-        connection.close()
-    assert '"ok"' in wait_for_answer(running)
+    go_on.set()
+    for one in waiting:
+        one.settimeout(HANG_SECONDS)
+        assert one.recv(100).startswith(b"HTTP/1.1 503")
+        one.close()
     running.stop()
-
-
-def wait_for_answer(console: Console) -> str:
-    until = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < until:
-        _, text = get(console, "/healthz")
-        if text.startswith("{"):
-            return text
-    raise AssertionError(text)
 
 
 def test_a_stop_does_not_wait_for_a_database_that_is_silent(

@@ -26,8 +26,14 @@ from support.orders import ACCESSION, KEY, PATIENT, STUDY, UID, finish, order, p
 ROE = Patient("P2", name="Roe^Jim", birth_date="19800101", sex="M")
 
 
-def known(registry: Registry) -> list[Order]:
-    return list(registry.orders(equal={}))
+def known(registry: Registry, *, accession_number: str = "", **scheduled: str) -> list[Order]:
+    equal = {"accession_number": accession_number} if accession_number else {}
+    return [one.order for one in registry.orders(equal=equal, **scheduled, nonclinical=False)]
+
+
+def level(registry: Registry) -> Level | None:
+    [one] = registry.orders(equal={}, nonclinical=False)
+    return one.level
 
 
 def test_the_same_bytes_are_one_message_and_say_when_they_took_effect(registry: Registry) -> None:
@@ -189,20 +195,38 @@ def test_orders_come_page_by_page_and_only_those_asked_for(registry: Registry, m
         )
         tell(registry, placed(one), at=float(number))
     assert [one.accession_number for one in known(registry)] == ["A0", "A1", "A2", "A3", "A4"]
-    assert [one.accession_number for one in registry.orders(equal={"accession_number": "A3"})] == ["A3"]
-    days = registry.orders(equal={}, scheduled_from="20260103", scheduled_to="20260104")
+    assert [one.accession_number for one in known(registry, accession_number="A3")] == ["A3"]
+    days = known(registry, scheduled_from="20260103", scheduled_to="20260104")
     assert [one.accession_number for one in days] == ["A2", "A3"]
 
 
-def test_the_level_of_an_order_is_that_of_its_one_study(registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("ordered", "judged", "expected"),
+    [
+        (None, None, None),
+        (Level.ROUTINE, None, Level.ROUTINE),
+        (None, Level.URGENT, Level.URGENT),
+        (Level.ROUTINE, Level.CRITICAL, Level.CRITICAL),
+        (Level.CRITICAL, Level.ROUTINE, Level.CRITICAL),
+    ],
+)
+def test_an_order_has_the_higher_of_its_own_priority_and_its_studys(
+    registry: Registry, ordered: Level | None, judged: Level | None, expected: Level | None
+) -> None:
+    tell(registry, placed(order(priority=ordered, priority_text=ordered or "")))
+    if judged is not None:
+        receive(registry)
+        finish(registry, level=judged)
+    assert level(registry) is expected
+
+
+def test_an_order_without_one_certain_study_has_its_own_priority(registry: Registry) -> None:
     tell(registry, placed())
-    [one] = known(registry)
-    assert registry.level_of_order(one, nonclinical=False) is None
     receive(registry)
     finish(registry)
-    assert registry.level_of_order(one, nonclinical=False) is Level.URGENT
+    assert level(registry) is Level.URGENT
     receive(registry, "1.2.4", at=90)
-    assert registry.level_of_order(one, nonclinical=False) is None, "two studies have its accession number"
+    assert level(registry) is Level.ROUTINE, "two studies have its accession number"
 
 
 def test_the_list_is_ranked_by_level_and_then_by_waiting(registry: Registry) -> None:

@@ -1,8 +1,9 @@
-"""Recurring work: closing, settling, reclaiming; a failing job neither stops nor hides. Compare is a function."""
+"""Recurring work: closing, settling, reclaiming, deleting; a failing job neither stops nor hides the others."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from structlog.testing import capture_logs
 
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.types import Verdict
+from dicom_node.jobs import pruning
 from dicom_node.jobs import scheduler as scheduling
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
@@ -79,6 +81,26 @@ def test_a_study_whose_worker_fell_silent_is_taken_back(registry: Registry, tmp_
     registry.claim("w", lease_until=201, at=200)
     Housekeeping(configured(tmp_path), registry, never, Pulse()).reclaim_lost_studies()
     assert registry.state_counts()["complete"] == 1
+
+
+def test_what_is_outdated_is_deleted_and_told_and_the_rest_waits(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        kept = registry.keep_message(b"%d" % number, f"{number}", "127.0.0.1", 100.0 if number < 4 else time.time())
+        registry.note_refusal(kept.id, "no MSH")
+    jobs = Housekeeping(configured(tmp_path), registry, never, Pulse())
+    monkeypatch.setattr(scheduling, "PRUNE_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(scheduling, "PRUNE_ROUNDS", 1)
+    monkeypatch.setattr(pruning, "CHUNK", 3)
+    with capture_logs() as lines:
+        for _ in range(3):
+            jobs.delete_outdated()
+    assert [(line["number"], line["job"], line["count"]) for line in lines] == [
+        (3012, "HL7 messages", 3),
+        (3012, "HL7 messages", 1),
+    ]
+    assert registry.keep_message(b"4", "4", "127.0.0.1", 0.0).id == 5, "the young one is still there"
 
 
 def test_a_failing_job_is_logged_and_runs_again(

@@ -310,3 +310,31 @@ def test_a_held_result_is_reported_but_goes_nowhere(registry: Registry) -> None:
     queue(registry, "1.2.3")
     work(registry, replace(Model().stages, hand_over=lambda *_: Handover(hold="result held: the model is untrained")))
     assert state(registry, "1.2.3") == ("reported", "result held: the model is untrained")
+
+
+def test_a_new_bundle_is_taken_while_no_study_is_in_hand(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3")
+    model = Model()
+    seen: list[int] = []
+
+    def refresh() -> None:
+        running = registry.state_counts()["running"]
+        seen.append(running)
+
+    work(registry, replace(model.stages, refresh=refresh), rounds=3)
+    assert seen == [0, 0, 0]
+    assert len(model.batches) == 2
+
+
+def test_spare_work_is_done_when_nothing_waits(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3")
+    stop = threading.Event()
+    left: list[str] = []
+
+    def spare() -> bool:
+        left.append(state(registry, "1.3")[0])
+        stop.set()
+        return False
+
+    new_worker(registry, replace(Model().stages, spare=spare)).run(stop)
+    assert left == ["reported"], "not before the last study that waited"

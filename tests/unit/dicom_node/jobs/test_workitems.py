@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from dicom_node.base.workitems import (
     DuplicateWorkitem,
     EventType,
     GlobalSubscription,
+    QueuedEvent,
     StaleWorkitem,
     Subscription,
     UpsEvent,
@@ -42,10 +44,15 @@ def event(number: int = 1, receiver: str | None = None, kind: EventType = EventT
     return UpsEvent(f"1.2.840.{number}", kind, b"\x00told", receiver)
 
 
+def claim(registry: Registry, receiver: str, at: float = FOREVER, owner: str = "o") -> QueuedEvent | None:
+    """What a sender of this name gets, for a minute."""
+    return registry.claim_event(receiver, owner, at + 60, at)
+
+
 def queue(registry: Registry, receiver: str) -> list[UpsEvent]:
     """Take everything out of a receiver's queue, in order."""
     events = []
-    while (queued := registry.next_event(receiver, FOREVER)) is not None:
+    while (queued := claim(registry, receiver)) is not None:
         registry.remove_event(queued)
         events.append(queued.event)
     return events
@@ -168,32 +175,104 @@ def test_subscriptions_are_replaced_and_removed(registry: Registry) -> None:
 
 def test_no_event_overtakes_another_of_its_receiver(registry: Registry) -> None:
     registry.queue_events([event(1, "A"), event(2, "A"), event(3, "B")])
-    first = registry.next_event("A", FOREVER)
+    first = claim(registry, "A")
     assert first is not None
     registry.postpone_event(first, FOREVER)
-    assert registry.next_event("A", FOREVER - 1) is None
-    other = registry.next_event("B", FOREVER - 1)
+    assert claim(registry, "A", FOREVER - 1) is None
+    other = claim(registry, "B", FOREVER - 1)
     assert other is not None
     assert other.event == event(3, "B")
-    again = registry.next_event("A", FOREVER)
+    again = claim(registry, "A")
     assert again is not None
     assert (again.id, again.attempts) == (first.id, 1)
 
 
 def test_events_for_nobody_and_old_ones_are_dropped_and_counted(registry: Registry) -> None:
     registry.queue_events([event(1, "KNOWN"), event(1, "STRANGER"), event(2, "STRANGER")])
-    assert registry.drop_events(["KNOWN"], 0.0) == {"STRANGER": 2}
-    assert registry.drop_events(["KNOWN"], 0.0) == {}
-    assert registry.drop_events(["KNOWN"], FOREVER) == {"KNOWN": 1}
+    assert registry.drop_events(["KNOWN"], 0.0, 9) == {"STRANGER": 2}
+    assert registry.drop_events(["KNOWN"], 0.0, 9) == {}
+    assert registry.drop_events(["KNOWN"], FOREVER, 9) == {"KNOWN": 1}
     registry.queue_events([event(1, "KNOWN")])
-    assert registry.drop_events([], 0.0) == {"KNOWN": 1}
+    assert registry.drop_events([], 0.0, 9) == {"KNOWN": 1}
+
+
+def test_of_too_many_events_for_one_receiver_the_oldest_are_dropped(registry: Registry) -> None:
+    registry.queue_events([event(number, receiver) for number in range(5) for receiver in ("A", "B")])
+    registry.queue_events([event(9, "A")])
+    assert registry.drop_events(["A", "B"], 0.0, 5) == {"A": 1}
+    assert registry.drop_events(["A", "B"], 0.0, 2) == {"A": 3, "B": 3}
+    assert queue(registry, "A") == [event(4, "A"), event(9, "A")]
+    assert queue(registry, "B") == [event(3, "B"), event(4, "B")]
+
+
+def test_an_event_is_claimed_by_one_sender_and_by_another_when_its_lease_is_over(registry: Registry) -> None:
+    registry.queue_events([event(1, "A"), event(2, "A")])
+    first = claim(registry, "A", 100.0, "one")
+    assert first is not None
+    assert claim(registry, "A", 159.9, "two") is None, "nor does the next one overtake it"
+    again = claim(registry, "A", 160.0, "two")
+    assert again is not None
+    assert (again.id, again.owner) == (first.id, "two")
+    registry.remove_event(first)
+    registry.postpone_event(first, FOREVER)
+    assert claim(registry, "A", 219.9, "one") is None, "who lost the claim changes nothing"
+    registry.remove_event(again)
+    assert queue(registry, "A") == [event(2, "A")]
+
+
+def test_what_a_dead_sender_of_this_node_held_is_due_again(registry: Registry) -> None:
+    registry.queue_events([event(1, "A"), event(1, "B")])
+    claim(registry, "A", 100.0, "node1-events-x")
+    claim(registry, "B", 100.0, "node2-events-x")
+    registry.return_events("node1-events-")
+    assert claim(registry, "A", 100.0) is not None
+    assert claim(registry, "B", 100.0) is None
+
+
+def test_of_many_senders_at_once_one_gets_the_event(registry: Registry) -> None:
+    registry.queue_events([event(1, "A")])
+    names = [f"sender{number}" for number in range(6)]
+    claimed = at_once(registry, *(partial(claim, registry, "A", 100.0, name) for name in names))
+    assert sum(one is not None for one in claimed) == 1
+
+
+def test_a_subscription_that_is_repeated_queues_nothing_again(registry: Registry) -> None:
+    item, told = "1.2.840.1", event(1, "A")
+    registry.create_workitem(workitem(1))
+    for _ in range(3):
+        registry.subscribe(Subscription(item, "A", False), [told])
+    other = replace(told, information=b"changed")
+    registry.subscribe(Subscription(item, "A", False), [other])
+    registry.subscribe(Subscription(item, "A", False), [told])
+    assert queue(registry, "A") == [told, other, told]
+    registry.subscribe(Subscription(item, "A", False), [told])
+    assert queue(registry, "A") == [told], "the receiver is told again once the first was sent"
+
+
+def test_open_work_items_are_counted_by_who_had_them_made(registry: Registry) -> None:
+    registry.create_workitem(workitem(1))
+    for number, (title, state) in enumerate(
+        [
+            ("RIS", UpsState.SCHEDULED),
+            ("RIS", UpsState.IN_PROGRESS),
+            ("RIS", UpsState.COMPLETED),
+            ("CIS", UpsState.CANCELED),
+            ("CIS", UpsState.SCHEDULED),
+        ],
+        2,
+    ):
+        registry.create_workitem(workitem(number, created_by=title, state=state))
+    assert registry.open_workitems("RIS") == (2, 3)
+    assert registry.open_workitems("NEW") == (0, 3)
+    registry.update_workitem(workitem(2, state=UpsState.CANCELED, version=2), 1)
+    assert registry.open_workitems("RIS") == (1, 2), "who had it made is not changed by an update"
 
 
 def test_a_number_never_means_another_event(registry: Registry) -> None:
     registry.queue_events([event(1, "A")])
-    first = registry.next_event("A", FOREVER)
+    first = claim(registry, "A")
     assert first is not None
-    registry.drop_events([], 0.0)
+    registry.drop_events([], 0.0, 9)
     registry.queue_events([event(2, "A")])
     registry.remove_event(first)
     assert queue(registry, "A") == [event(2, "A")]
@@ -202,11 +281,11 @@ def test_a_number_never_means_another_event(registry: Registry) -> None:
 def test_of_many_claims_one_wins(registry: Registry) -> None:
     registry.create_workitem(workitem(), [Subscription("1.2.840.1", "A", False)])
 
-    def claim(lock: str) -> Callable[[], None]:
+    def claim_step(lock: str) -> Callable[[], None]:
         new = workitem(state=UpsState.IN_PROGRESS, transaction_uid=lock, version=2)
         return lambda: registry.update_workitem(new, 1, [event()])
 
-    ends = at_once(registry, *(claim(f"1.2.{number}") for number in range(6)))
+    ends = at_once(registry, *(claim_step(f"1.2.{number}") for number in range(6)))
     assert ends.count(None) == 1
     assert ends.count(StaleWorkitem) == 5
     assert len(queue(registry, "A")) == 1
@@ -299,14 +378,12 @@ def test_a_cancel_by_the_way_of_in_progress_is_no_reading(registry: Registry) ->
 
 
 def test_the_background_of_a_study(registry: Registry) -> None:
-    assert registry.background(STUDY) == Background()
+    assert registry.backgrounds([STUDY]) == {}
     receive(registry)
     tell(registry, placed())
-    known = registry.background(STUDY)
-    assert known.order == order()
-    assert known.report is None
+    assert registry.backgrounds([STUDY]) == {STUDY: Background(order())}
     finish(registry, level=Level.URGENT)
-    assert registry.background(STUDY).report is not None
+    assert registry.backgrounds([STUDY])[STUDY].report is not None
 
 
 def test_a_later_image_takes_no_marking_away(registry: Registry) -> None:

@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from dicom_node.base.config import configuration_from
 from dicom_node.base.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event
 from dicom_node.base.ups_settings import Subscriber
-from dicom_node.base.workitems import EventType, GlobalSubscription, UpsEvent
+from dicom_node.base.workitems import EventType, UpsEvent
 from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.worklist_tables import ups_events
 from dicom_node.worklist.dicom import event_outbox
 from dicom_node.worklist.dicom.event_outbox import EventOutbox
-from dicom_node.worklist.dicom.ups_events import EventRefused
+from dicom_node.worklist.dicom.ups_events import EventRefused, provider_status
 from support.peers import wait_until
 
 UP, DOWN = (Subscriber(ae_title=title, host="127.0.0.1", port=1) for title in ("UP", "DOWN"))
@@ -44,10 +46,10 @@ class Peers:
         self.sent.append(event)
 
 
-def outbox(registry: Registry, peers: Peers) -> EventOutbox:
+def outbox(registry: Registry, peers: Peers, owner: str = "o") -> EventOutbox:
     subscribers = [one.model_dump() for one in (UP, DOWN)]
     configuration = configuration_from({"worklist": {"subscribers": subscribers}}, Path("/nowhere"))
-    return EventOutbox(configuration, registry, peers.send)
+    return EventOutbox(configuration, registry, owner, peers.send)
 
 
 @pytest.fixture
@@ -93,16 +95,10 @@ def test_the_wait_grows_up_to_a_bound(registry: Registry, monkeypatch: pytest.Mo
     for _ in range(12):
         monkeypatch.setattr(event_outbox.time, "time", lambda at=now: at)
         assert box.send_next(UP)
-        queued = registry.next_event("UP", 1e15)
-        assert queued is not None
-        assert registry.next_event("UP", now + event_outbox.FIRST_RETRY_SECONDS - 0.1) is None
-        low, high = 0.0, 1000.0
-        while high - low > 0.5:
-            middle = (low + high) / 2
-            low, high = (low, middle) if registry.next_event("UP", now + middle) else (middle, high)
-        waits.append(high)
+        with registry._read() as connection:
+            waits.append(connection.execute(sa.select(ups_events)).one().next_attempt_at - now)
         now += 1000
-    assert waits[0] < waits[3] < waits[6]
+    assert event_outbox.FIRST_RETRY_SECONDS <= waits[0] < waits[3] < waits[6]
     assert max(waits) <= 1.1 * event_outbox.LONGEST_RETRY_SECONDS + 1
 
 
@@ -142,9 +138,10 @@ def test_a_subscriber_that_hangs_holds_up_nobody_else(registry: Registry) -> Non
     box = outbox(registry, peers)
     box.start(stop)
     try:
-        wait_until(lambda: peers.sent == [told(2, "UP")], "the other subscriber is told")
+        wait_until(lambda: told(2, "UP") in peers.sent, "the other subscriber is told")
+        assert told(1, "DOWN") not in peers.sent
         hangs.set()
-        wait_until(lambda: len(peers.sent) == 2, "the slow one is told as well")
+        wait_until(lambda: told(1, "DOWN") in peers.sent, "the slow one is told as well")
     finally:
         hangs.set()
         stop.set()
@@ -152,12 +149,43 @@ def test_a_subscriber_that_hangs_holds_up_nobody_else(registry: Registry) -> Non
 
 
 def test_subscribers_are_told_that_the_node_is_back(registry: Registry) -> None:
-    registry.subscribe_globally(GlobalSubscription("UP", False))
     stop = threading.Event()
     stop.set()
-    box = outbox(registry, Peers(NodeError("not reached")))
+    box = outbox(registry, Peers(NodeError("not reached"), NodeError("not reached")))
     box.start(stop)
     box.join()
-    queued = registry.next_event("UP", 1e12)
-    assert queued is not None
-    assert queued.event.type is EventType.SCP_STATUS_CHANGE
+    for title in ("UP", "DOWN"):  # DOWN is not subscribed, but on the list of those to fall back on
+        queued = registry.claim_event(title, "o", 1e12, 1e12)
+        assert queued is not None
+        assert queued.event == provider_status(going_down=False).to(title)
+
+
+def test_subscribers_are_told_once_that_the_node_goes_down(registry: Registry, lines: list[dict[str, object]]) -> None:
+    stop = threading.Event()
+    peers = Peers()
+    box = outbox(registry, peers)
+    box.start(stop)
+    wait_until(lambda: len(peers.sent) == 2, "both are told that it is back")
+    stop.set()
+    box.join()
+    going = provider_status(going_down=True)
+    assert sorted(peers.sent[2:], key=str) == sorted([going.to("UP"), going.to("DOWN")], key=str)
+    peers.errors = [PeerUnreachable("away")] * 2
+    box = outbox(registry, peers)
+    box._say_goodbye(UP)
+    assert numbers(lines)[-1] == Event.UPS_EVENT_DROPPED.number
+    assert not box.send_next(UP), "what nobody took is not kept"
+
+
+def test_of_two_nodes_on_one_database_one_sends_an_event(registry: Registry) -> None:
+    registry.queue_events([told(1)])
+    second = Peers()
+
+    class WhileTheOtherTries(Peers):
+        def send(self, event: UpsEvent, subscriber: Subscriber, calling_ae: str) -> None:
+            assert not outbox(registry, second, "other").send_next(UP)
+            super().send(event, subscriber, calling_ae)
+
+    first = WhileTheOtherTries()
+    assert outbox(registry, first).send_next(UP)
+    assert (first.sent, second.sent) == ([told(1)], [])

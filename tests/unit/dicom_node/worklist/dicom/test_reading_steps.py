@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.events import Event
-from dicom_node.base.orders import FinalReport, PatientCorrected, WorklistEntry
+from dicom_node.base.orders import FinalReport, PatientCorrected, PriorityChange, WorklistEntry
 from dicom_node.base.types import Level
-from dicom_node.base.workitems import GlobalSubscription, StaleWorkitem, UpsQuery, UpsState, Workitem
+from dicom_node.base.workitems import Background, GlobalSubscription, StaleWorkitem, UpsQuery, UpsState, Workitem
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.dicom import workitem as workitems
 from dicom_node.worklist.dicom.dataset import text_of
@@ -27,6 +27,7 @@ from dicom_node.worklist.dicom.reading_steps import ReadingSteps, step_uid
 from dicom_node.worklist.dicom.services import provider_of
 from support.orders import ACCESSION, PATIENT, STUDY, UID, finish, order, placed, receive, tell
 from support.reading_list import entry as listed
+from support.statements import counted
 from support.studies import report
 
 NOW = "20260105090000"
@@ -61,7 +62,7 @@ class ReadingRoom:
     def told(self, receiver: str = "READER") -> list[str]:
         """Types of the events that wait for a receiver, with the state they report."""
         seen = []
-        while (queued := self.registry.next_event(receiver, 1e12)) is not None:
+        while (queued := self.registry.claim_event(receiver, "o", 1e12, 1e12)) is not None:
             information = workitems.data_sets.read(queued.event.information)
             seen.append(f"{queued.event.type.name} {text_of(information, 'ProcedureStepState')}")
             self.registry.remove_event(queued)
@@ -315,13 +316,45 @@ def test_a_final_report_ends_the_work_item(registry: Registry, tmp_path: Path) -
     assert step.state is UpsState.CANCELED
 
 
+def test_a_run_without_news_takes_as_many_statements_for_many_studies_as_for_few_and_encodes_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    configuration = configuration_from({}, tmp_path)
+    steps = ReadingSteps(configuration, registry, provider_of(configuration, registry))
+    taken = []
+    for first, last in ((0, 2), (2, 7)):
+        for number in range(first, last):
+            receive(registry, f"1.2.{number}", at=now + number, accession=f"A{number}")
+            finish(registry, f"1.2.{number}", at=now + number)
+        for _ in range(2):
+            steps.update()  # creates what is missing, and sees that it says what it should
+        monkeypatch.setattr(steps, "_refresh", None)  # would raise
+        with counted(registry) as statements:
+            steps.update()
+        monkeypatch.undo()
+        taken.append(len(statements))
+    assert taken[0] == taken[1] > 0
+    assert len(list(registry.workitems(UpsQuery()))) == 7
+
+
+def test_what_a_peer_set_meanwhile_is_looked_at_again(room: ReadingRoom) -> None:
+    for _ in range(2):
+        room.update(entry(level=Level.ELEVATED))
+    room.set(ScheduledProcedureStepPriority="LOW")
+    room.update(entry(level=Level.ELEVATED))
+    assert room.only.priority == "LOW", "the list says nothing new"
+    room.update(entry(level=Level.URGENT))
+    assert room.only.priority == "HIGH"
+
+
 def test_one_study_that_cannot_be_written_holds_up_no_other(room: ReadingRoom, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = room.steps._wanted
 
-    def broken(one: WorklistEntry) -> Dataset:
+    def broken(one: WorklistEntry, known: Background) -> PriorityChange:
         if one.study_instance_uid == UID:
             raise workitems.Refusal(0x0106, "PatientID is invalid")
-        return wanted(one)
+        return wanted(one, known)
 
     monkeypatch.setattr(room.steps, "_wanted", broken)
     other = replace(entry(), study_instance_uid="1.2.4", study_id="other")

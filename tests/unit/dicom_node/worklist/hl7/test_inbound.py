@@ -19,6 +19,7 @@ from dicom_node.base.orders import (
     Patient,
     PatientCorrected,
     PatientsMerged,
+    ReadingBegun,
     WorklistEvent,
 )
 from dicom_node.base.types import Level
@@ -234,6 +235,24 @@ def test_a_final_report() -> None:
 def test_what_is_not_final_changes_nothing(status: str) -> None:
     assert read(*swap(ORU, "+0100|||F", f"+0100|||{status}")) == ()
     assert read(*swap(swap(ORU, "+0100|||F", "+0100|||"), "||||||F", f"||||||{status}")) == ()
+
+
+@pytest.mark.parametrize("status", ["P", "R"])
+def test_a_preliminary_report_that_names_who_reads_is_a_reading_that_began(status: str) -> None:
+    [found] = read(*swap(swap(ORU, "+0100|||F", f"+0100|||{status}|||||||7&Reader&Rita"), "||||||F", f"||||||{status}"))
+    assert isinstance(found, ReadingBegun)
+    assert (found.at, found.order) == (1_767_431_700, report(*ORU).order)
+
+
+@pytest.mark.parametrize("end", ["P", "R", "P|||||||^", 'R|||||||""', "A|||||||7&Reader&Rita", "I|||||||7&Reader&Rita"])
+def test_a_preliminary_report_that_may_be_a_devices_is_none(end: str) -> None:
+    assert read(*swap(swap(ORU, "+0100|||F", f"+0100|||{end}"), "||||||F", "||||||P")) == ()
+
+
+def test_an_examination_in_process_is_no_reading() -> None:
+    [found] = read(*swap(ORM, "ORC|NW|P1^RIS|F1^RIS||SC", "ORC|SC|P1^RIS|F1^RIS||IP"))
+    assert isinstance(found, OrderReceived)
+    assert found.order.status is OrderStatus.IN_PROGRESS
 
 
 def test_a_correction_says_so_and_only_final_rows_count() -> None:
