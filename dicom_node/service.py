@@ -26,6 +26,7 @@ from dicom_node.jobs.database import migrate
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
+from dicom_node.night_training import NightTraining
 from dicom_node.sending.outbox import Outbox, Send
 from dicom_node.sending.routes import HOW_TO_RELEASE
 from dicom_node.sending.storescu import StoreScu
@@ -166,6 +167,8 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     scheduler = Housekeeping(configuration, registry, compare_apart, pulse).scheduler()
     console.start()
     events = _workitems(configuration, registry, scheduler, stop)
+    if configuration.retrain.enabled:
+        NightTraining(configuration, registry, stop).schedule(scheduler)
     scheduler.start()
     beat.pulse = pulse
     beat.say("ready")
@@ -173,6 +176,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
         Outbox(configuration, registry, reached, kind + uuid.uuid4().hex[:8]).run(stop)
         stop.wait()
     finally:
+        stop.set()  # whatever ended this: a job that runs all night must see it
         scheduler.shutdown()
         events.join()
         console.stop()

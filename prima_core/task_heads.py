@@ -45,7 +45,8 @@ class TaskHeads(nn.Module):
         studies: list[dict[str, dict[str, float]]] = [{} for _ in range(len(study_BP))]
         for shape, mlp in zip(self.shapes, self.mlps, strict=True):
             thresholds = self.thresholds.get(shape.task, {})
-            logits_Bn = mlp(clip_BV if shape.source == "clip" else study_BP) - study_BP.new_tensor([thresholds.get(name, 0.0) for name in shape.outputs])
+            input_BX = clip_BV if shape.source == "clip" else study_BP
+            logits_Bn = mlp(input_BX) - study_BP.new_tensor([thresholds.get(name, 0.0) for name in shape.outputs])
             for study, logits in zip(studies, logits_Bn.tolist(), strict=True):
                 study.setdefault(shape.task, {}).update(zip(shape.outputs, logits, strict=True))
         return studies

@@ -5,8 +5,9 @@
     labels/     labels from lists, from report text by rules, or by a language model
     stages/     one file a stage: tokenizer, series names, CLIP, text tower, heads, zero-shot findings, export
     evaluate/   figures with confidence intervals, by subgroup, as one page and as JSON
-    speedrun.py all of it in one command
-    base/       value types that cross these folders
+    speedrun/   all of it in one command
+    retrain.py  a site's labels → a new bundle              split.py    who trains, validates and tests
+    base/       value types that cross these folders        run_folder.py  where stages find each other's results
 
 A run is a folder; every stage reads what earlier ones wrote there, and can be stopped and resumed.
 """

@@ -9,35 +9,36 @@ learn of a missing diagnosis from its absence. Both resume in the run's folder, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from prima_core.base.config import TASKS, Architecture, HeadShape
-from prima_core.bundle import MANIFEST, Bundle, BundleManifest, load_bundle
+from prima_core.bundle import Bundle, BundleManifest
 from prima_core.random_weights import PRIORITY_LEVELS
+from training.base.checkpoint import write_json
 from training.base.cohort import StudyLabels
-from training.base.embeddings import write_embeddings
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
-from training.base.splits import Split, split_by_patient
+from training.base.splits import Split
 from training.evaluate.figures import RESAMPLES
 from training.evaluate.held_out import TEST_PART, held_out, write_evaluation
 from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
 from training.prepare.encode import Encoder
-from training.prepare.run import fill_store
+from training.prepare.run import FillResult, fill_store
 from training.prepare.source import Source
 from training.prepare.store import TokenStore
-from training.run_folder import TEST, VALIDATION, RunFolder
-from training.stages.clip import STUDY_MODEL, ClipSettings, Cohort, read_study_model, train_clip
-from training.stages.embed import embed_studies, load_study_model
+from training.run_folder import RunFolder
+from training.stages.clip import STUDY_MODEL, ClipSettings, Cohort, train_clip
+from training.stages.embed import embed_store
 from training.stages.export import attach_evaluation, export_bundle
 from training.stages.fit import FitSettings
-from training.stages.heads import HeadsSettings, TrainedHeads, train_heads
+from training.stages.heads import HeadsSettings, TrainedHeads, joined, train_heads
 from training.stages.targets import flags, levels, names_of, without_both_kinds
 from training.stages.text_tower import TextSettings, make_text_tower
 from training.stages.tokenizer import ENCODER, TokenizerSettings, read_patches, train_tokenizer
@@ -91,7 +92,7 @@ def stage_settings(
 ) -> StageSettings:
     """Settings by the architecture's size. steps: of CLIP. device: cpu or auto."""
     large = architecture.study_vit.transformer.width >= LARGE
-    on = "cpu" if device == "cpu" else "auto"
+    on: Literal["auto", "cpu"] = "cpu" if device == "cpu" else "auto"
     every = max(steps // 20, 1)
     clip = ClipSettings(LoopSettings(steps, 32, warmup=min(200, steps // 4), device=on, validate_every=every))
     if not large:
@@ -131,8 +132,11 @@ def plan(labels: Mapping[str, StudyLabels], split: Split, settings: HeadsSetting
         short = without_both_kinds(flags(labels, split.train, task, known), known, settings.least) if known else ()
         outputs[task] = tuple(name for name in known if name not in short)
         left_out += [f"{task}.{name}" for name in named if name not in outputs[task]]
-    some = np.isfinite(levels(labels, split.train, settings.levels)).any()
-    outputs["priority"] = settings.levels if some else ()
+    found = levels(labels, split.train, settings.levels)
+    if np.isfinite(found).any():
+        known = tuple(name for n, name in enumerate(settings.levels) if (found == n).sum() >= settings.least)
+        outputs["priority"] = known
+        left_out += [f"priority.{name}" for name in settings.levels if name not in known]
     learned = {task: names for task, names in outputs.items() if names}
     if not learned:
         raise BadTrainingData("no study of the training part has a label that can be learned; add labelled studies")
@@ -164,7 +168,7 @@ def retrain_heads(run: RunFolder, base: Bundle, out: Path, settings: RetrainSett
     trained = train_heads(run.embeddings(), labels, split, run / "heads", wanted)
     tensors = _weights_of(base)
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
-    heads = _joined(trained, _heads_of(base, tensors, kept))
+    heads = joined(trained, _heads_of(base, tensors, kept))
     before = _heads_of(base, tensors, list(planned.outputs), source="study")
     made = _Made(body, heads, trained, before if before.shapes else None)
     return _finished(run, base, out, settings, planned, test, made)
@@ -179,7 +183,7 @@ def retrain_full(
     """
     architecture = base.manifest.architecture
     encoder = _encoder(run, source, base, stages)
-    fill_store(source, run / "store", encoder, workers=stages.workers)
+    _fill_once(run / "store", lambda out: fill_store(source, out, encoder, workers=stages.workers))
     store, split = run.store(), run.split()
     labels, reports = run.labels(), store.reports()
     wanted = _with_levels(settings.heads, base)
@@ -189,12 +193,9 @@ def retrain_full(
     _check(planned, base.manifest, (), settings)
     make_text_tower((reports[study] for study in split.train if study in reports), run / "text", stages.text)
     train_clip(Cohort(store, reports, labels, split), architecture, run / "text", run / "clip", stages.clip)
-    if not (run / "embeddings.safetensors").exists():
-        model = load_study_model(*read_study_model(run / "clip"), stages.device)
-        studies = [record.study for record in store.records]
-        write_embeddings(run / "embeddings.safetensors", embed_studies(model, store, studies))
+    embeddings = embed_store(store, run / "clip", run / "embeddings.safetensors", stages.device)
     test = held_out(run)
-    heads = train_heads(run.embeddings(), labels, split, run / "heads", wanted)
+    heads = train_heads(embeddings, labels, split, run / "heads", wanted)
     body: Weights = {**load_file(run / "clip" / STUDY_MODEL), **load_file(encoder.weights)}
     return _finished(run, base, out, settings, planned, test, _Made(body, heads, heads))
 
@@ -221,20 +222,23 @@ def _encoder(run: RunFolder, source: Source, base: Bundle, stages: StageSettings
     shape = base.manifest.architecture.tokenizer
     if stages.tokenizer is None:
         return Encoder(shape, base.directory / "tokenizer.safetensors", stages.device)
-    fill_store(
-        source,
+    most, each = stages.patch_studies, stages.patches_per_series
+    _fill_once(
         run / "patches",
-        workers=stages.workers,
-        patches_per_series=stages.patches_per_series,
-        limit=stages.patch_studies,
+        lambda out: fill_store(source, out, workers=stages.workers, patches_per_series=each, limit=most),
     )
     patches = TokenStore(run / "patches")
-    # There are no tokens yet and so no split of them; by default it depends on the patients alone.
-    split = split_by_patient(patches.records, VALIDATION, TEST)
-    train_tokenizer(
-        read_patches(patches, split.train), read_patches(patches, split.validation), run / "tokenizer", stages.tokenizer
-    )
+    split = run.split_of(patches.records)
+    training, validation = (read_patches(patches, part) for part in (split.train, split.validation))
+    train_tokenizer(training, validation, run / "tokenizer", stages.tokenizer, (*split.train, *split.validation))
     return Encoder(shape, run / "tokenizer" / ENCODER, stages.device)
+
+
+def _fill_once(out: Path, fill: Callable[[Path], FillResult]) -> None:
+    """A run keeps the studies that it began with: later ones would change what its stages were trained on."""
+    note = out.with_name(f"{out.name}.json")
+    if not note.exists():
+        write_json(note, asdict(fill(out)))
 
 
 def _weights_of(bundle: Bundle) -> Weights:
@@ -249,33 +253,20 @@ def _heads_of(bundle: Bundle, tensors: Weights, tasks: Sequence[str], source: st
     weights: Weights = {}
     for number, shape in enumerate(bundle.manifest.architecture.heads):
         if shape.task in tasks and source in (None, shape.source):
-            weights |= _renumbered(tensors, number, len(shapes))
+            old, new = f"heads.mlps.{number}.", f"heads.mlps.{len(shapes)}."
+            weights |= {new + key.removeprefix(old): one for key, one in tensors.items() if key.startswith(old)}
             shapes.append(shape)
-    thresholds = {task: cuts for task, cuts in bundle.manifest.thresholds.items() if task in tasks}
+    thresholds = {task: dict(cuts) for task, cuts in bundle.manifest.thresholds.items() if task in tasks}
     temperatures = {task: bundle.manifest.calibration[task] for task in tasks}
     return TrainedHeads(tuple(shapes), weights, thresholds, temperatures)
-
-
-def _joined(first: TrainedHeads, second: TrainedHeads) -> TrainedHeads:
-    """Both, of different tasks; the second ones are numbered on."""
-    weights: Weights = dict(first.weights)
-    for number in range(len(second.shapes)):
-        weights |= _renumbered(second.weights, number, len(first.shapes) + number)
-    thresholds = {**first.thresholds, **second.thresholds}
-    temperatures = {**first.temperatures, **second.temperatures}
-    return TrainedHeads((*first.shapes, *second.shapes), weights, thresholds, temperatures, first.left_out)
-
-
-def _renumbered(tensors: Mapping[str, npt.NDArray[np.float32]], number: int, to: int) -> Weights:
-    old, new = f"heads.mlps.{number}.", f"heads.mlps.{to}."
-    return {new + name.removeprefix(old): tensor for name, tensor in tensors.items() if name.startswith(old)}
 
 
 def _finished(
     run: RunFolder, base: Bundle, out: Path, settings: RetrainSettings, planned: Plan, test: EvaluationSet, made: _Made
 ) -> Bundle:
     """Judge, export, and put the evaluation beside the bundle."""
-    state = settings.training_state or base.manifest.training_state
+    simulated = run.training_state() == "phantom"  # whatever was asked for
+    state = "phantom" if simulated else settings.training_state or base.manifest.training_state
     sets = {TEST_PART: judge_set(made.trained, test, count=settings.resamples)}
     if made.before is not None:
         sets[f"{TEST_PART} under {base.manifest.id}"] = judge_set(made.before, test, count=settings.resamples)
@@ -285,22 +276,20 @@ def _finished(
         training_state=state,
         training_studies=len(run.split().train),
         base=base.manifest.id,
+        heads=made.heads.digest(),
         kept_tasks=kept,
         left_out=list(planned.left_out),
         no_longer_reported=list(planned.lost(base.manifest, kept)),
     )
     page = write_evaluation(run, record, f"{base.manifest.name} {settings.version}")
-    if (out / MANIFEST).exists():  # an earlier call was stopped behind the export
-        bundle = load_bundle(out)
-    else:
-        bundle = export_bundle(
-            out,
-            name=base.manifest.name,
-            version=settings.version,
-            training_state=state,
-            architecture=base.manifest.architecture,
-            body=made.body,
-            heads=made.heads,
-        )
+    bundle = export_bundle(
+        out,
+        name=base.manifest.name,
+        version=settings.version,
+        training_state=state,
+        architecture=base.manifest.architecture,
+        body=made.body,
+        heads=made.heads,
+    )
     attach_evaluation(bundle, record, page)
     return bundle

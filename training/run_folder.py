@@ -4,8 +4,8 @@
     store/         tokens of the studies                   patches/      a sample of patches for the tokenizer
     tokenizer/ series_names/ text/ clip/                   weights of each stage, its curve and done.json
     embeddings.safetensors                                 study embeddings of the trained model
-    heads/         task heads                              evaluation/   figures and the page
-    bundle/        what the node takes
+    heads/ zero_shot/ transfer/                            task heads, findings by prompts, heads of other tasks
+    evaluation/    figures and the page                    bundle/       what the node takes
 
 A run without images (heads from a node's embeddings) has records.jsonl and labels.csv in place of a store.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from training.base.checkpoint import write_whole
@@ -25,6 +26,8 @@ from training.base.splits import PARTS, Split, split_by_list, split_by_patient
 from training.prepare.store import TokenStore
 
 VALIDATION, TEST = 0.15, 0.2  # shares of the patients
+TRAINED = ("tokenizer", "series_names", "clip")  # stages that learn from images, and say from whose
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 
 
 class RunFolder:
@@ -37,10 +40,11 @@ class RunFolder:
         return self.folder / name
 
     def records(self) -> tuple[StudyRecord, ...]:
-        """Of all studies. Raises BadTrainingData."""
+        """Of all studies; as long as there are no tokens, of those with patches. Raises BadTrainingData."""
         path = self.folder / "records.jsonl"
         if not path.exists():
-            return self.store().records
+            tokens = (self.folder / "store").exists() or not (self.folder / "patches").exists()
+            return (self.store() if tokens else TokenStore(self.folder / "patches")).records
         with path.open(encoding="utf-8") as file:
             return tuple(record_from_json(json.loads(line)) for line in file)
 
@@ -58,12 +62,38 @@ class RunFolder:
         return read_embeddings(self.folder / "embeddings.safetensors")
 
     def split(self) -> Split:
-        """split.csv; made by patient where there is none, so that all stages see the same. Raises BadTrainingData."""
+        """Of all studies. Raises BadTrainingData."""
+        return self.split_of(self.records())
+
+    def split_of(self, records: Iterable[StudyRecord]) -> Split:
+        """By split.csv; without one by patient, which depends on the patients alone: all stages see the same parts.
+
+        Raises BadTrainingData.
+        """
         path = self.folder / "split.csv"
-        records = self.records()
-        if not path.exists():
-            write_split(path, split_by_patient(records, VALIDATION, TEST))
-        return split_by_list(records, read_split(path))
+        return (
+            split_by_list(records, read_split(path)) if path.exists() else split_by_patient(records, VALIDATION, TEST)
+        )
+
+    def strangers(self, labels: Mapping[str, StudyLabels]) -> str:
+        """What to say of labels whose study is not in the run; empty where there are none.
+
+        Raises BadTrainingData when none of them is, as then the names are of another kind or of another key.
+        """
+        known = {record.study for record in self.records()}
+        unknown = [study for study in labels if study not in known]
+        if not unknown:
+            return ""
+        # A name that is no pseudonym may be a UID, and is not repeated.
+        named = next((f"the first is {study}" for study in unknown if _PSEUDONYM.fullmatch(study)), "no pseudonyms")
+        said = f"{len(unknown)} of {len(labels)} labelled studies are not in this run: {named}"
+        if len(unknown) == len(labels):
+            raise BadTrainingData(f"{said}; labels.csv goes by the pseudonyms of the run's key")
+        return said
+
+    def training_state(self) -> str:
+        """What a bundle of this run must say of itself: `phantom` as soon as one of the studies is simulated."""
+        return "phantom" if (self.folder / "store").is_dir() and self.store().truth() else "clinical"
 
 
 def write_split(path: Path, split: Split) -> None:

@@ -3,8 +3,9 @@
     python -m training.split --run RUN --by-day 2026-03-01 2026-06-01   # earlier trains, later validates, last tests
     python -m training.split --run RUN --list parts.csv                 # columns study and part
 
-Days and Study Instance UIDs are the real ones where the run's key is there: records hold them only in disguise.
-Nobody is ever on two sides.
+Say it as soon as there are patches, before anything is trained, and again when there are tokens of more studies: a
+split that would test on patients whom a stage has seen is refused. Days and Study Instance UIDs are the real ones where
+the run's key is there: records hold them only in disguise. Nobody is ever on two sides.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from typing import Annotated
 
 import typer
 
-from training.base.errors import BadTrainingData, TrainingError
+from training.base.command import command, explained
+from training.base.errors import BadTrainingData
 from training.base.pseudonyms import Pseudonyms, load_or_create_key
 from training.base.splits import PARTS, Split, split_by_day, split_by_list
-from training.run_folder import RunFolder, read_split, write_split
+from training.base.trained_on import refuse_seen
+from training.run_folder import TRAINED, RunFolder, read_split, write_split
 
 Day = datetime
 
 
 def split_run_by_day(run: RunFolder, validation_from: date, test_from: date, key: Pseudonyms | None) -> Split:
-    """A prospective split, written to split.csv. Raises BadTrainingData when a part would be empty."""
+    """A prospective split, written to split.csv.
+
+    Raises BadTrainingData when a part would be empty, or a stage has been trained on a patient who would test.
+    """
     days = [key.day(day) if key else day for day in (validation_from, test_from)]
     return _written(run, split_by_day(run.records(), *days))
 
@@ -34,7 +40,7 @@ def split_run_by_list(run: RunFolder, part_of: Mapping[str, str], key: Pseudonym
     """The parts that a site chose, written to split.csv, and how many of its names mean no study here.
 
     part_of: by the run's own names or, with the key, by Study Instance UID. Raises BadTrainingData when a patient would
-    be in two parts, or a part empty.
+    be in two parts, a part empty, or a stage has been trained on a patient who would test.
     """
     records = run.records()
     known = {record.study for record in records}
@@ -45,11 +51,12 @@ def split_run_by_list(run: RunFolder, part_of: Mapping[str, str], key: Pseudonym
 def _written(run: RunFolder, split: Split) -> Split:
     if empty := [part for part in PARTS if not getattr(split, part)]:
         raise BadTrainingData(f"no study would be in the {empty[0]} part")
+    refuse_seen((run / stage for stage in TRAINED), run.records(), split.test)
     write_split(run / "split.csv", split)
     return split
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = command()
 
 
 @app.command()
@@ -66,7 +73,7 @@ def main(
     if (by_day is None) == (list_ is None):
         raise typer.BadParameter("give --by-day or --list")
     opened = RunFolder(run)
-    try:
+    with explained():
         found = key or run / "key"
         pseudonyms = load_or_create_key(found) if found.exists() else None
         unknown = 0
@@ -74,9 +81,6 @@ def main(
             split = split_run_by_day(opened, by_day[0].date(), by_day[1].date(), pseudonyms)
         elif list_ is not None:
             split, unknown = split_run_by_list(opened, read_split(list_), pseudonyms)
-    except TrainingError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     typer.echo(", ".join(f"{part} {len(getattr(split, part))}" for part in PARTS))
     if unknown:
         typer.echo(f"{unknown} named studies are not in this run")

@@ -11,10 +11,10 @@ import typer
 from dicom_node.admin.output import Json, notes, print_json, progress, result
 from dicom_node.base.errors import PermanentError
 from dicom_node.demo.run import DemoNode, Outcome
-from dicom_node.demo.sample_study import write_sample_study
 from dicom_node.demo.study_files import StudyFiles, study_in
 
 OUT_OF_SCOPE = 3
+PHANTOM_SEED = 3_000_000  # far from those that a speedrun trains on
 app = typer.Typer()
 
 
@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Start a node and an archive, send a study by C-STORE, wait for the report to come back, and print it."""
     home = folder or Path(mkdtemp(prefix="prima-node-demo-"))
-    sent = _study_files(study) if study else study_in(write_sample_study(home / "sample-study"), _note_skipped)
+    sent = _study_files(study or _phantom(home / "phantom"))
     notes.print(f"files of this demo: {home}")
     with DemoNode(home, bundle) as node, progress() as bar:
         task = bar.add_task("sending the study", total=len(sent.files))
@@ -44,6 +44,15 @@ def demo(
         raise typer.Exit(OUT_OF_SCOPE)
     if outcome.report is None:
         raise PermanentError(f"no report came back: the study is {outcome.study.state} ({outcome.study.reason})")
+
+
+def _phantom(folder: Path) -> Path:
+    """A simulated study in `folder`, and what is simulated in it as a note."""
+    from training.phantom.study import make_study
+
+    truth = make_study(PHANTOM_SEED, "home", folder)
+    notes.print(f"a simulated study, no patient's; its report would say: {truth.report.text}")
+    return folder
 
 
 def _study_files(folder: Path) -> StudyFiles:

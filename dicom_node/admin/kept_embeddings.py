@@ -128,7 +128,7 @@ def _write(
     records = [
         StudyRecord(
             study=study.study_id,
-            patient=pseudonyms.patient(_patient(study)),
+            patient=pseudonyms.patient(patient_of(study.study_id, study.patient_key)),
             day=pseudonyms.day(datetime.fromtimestamp(study.received_at, UTC).date()),
         )
         for study in studies
@@ -138,13 +138,13 @@ def _write(
     write_labels(folder / "labels.csv", labels)
 
 
-def _patient(study: KeptStudy) -> str:
+def patient_of(study_id: str, patient_key: str) -> str:
     """The same for all studies of a patient, and as long as the patient has studies: what splits go by.
 
     The ID's part of the patient key, else the rest of it; a study of nobody stands for itself.
     """
-    number, _, rest = study.patient_key.partition(":")
-    return number or rest.strip(":") or study.study_id
+    number, _, rest = patient_key.partition(":")
+    return number or rest.strip(":") or study_id
 
 
 def _without_positives(labels: Mapping[str, StudyLabels]) -> tuple[str, ...]:

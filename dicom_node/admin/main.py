@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.admin import configuration, control, demo, infer, model, retrain, serve, studies, worklist
+from dicom_node.admin import configuration, control, demo, infer, model, reports, retrain, serve, studies, worklist
 from dicom_node.admin.output import notes
 from dicom_node.base.errors import ConfigurationError, NodeError, PeerUnreachable
 from prima_core.base.errors import PrimaError
@@ -29,6 +29,7 @@ app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(worklist.app, name="worklist")
+app.add_typer(reports.app, name="reports")
 
 
 @app.callback(invoke_without_command=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json as json_text
 import shutil
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.admin.kept_embeddings import active_bundle, export_embeddings, new_run
+from dicom_node.admin.kept_embeddings import active_bundle, export_embeddings, new_run, patient_of
 from dicom_node.admin.model import put_in_shadow
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
 from dicom_node.admin.output import Json, notes, print_json, result
-from dicom_node.admin.training_runs import Run, begin, finish, made_before, only_one_run, unfinished
+from dicom_node.admin.training_runs import Run, begin, finish, made_before, only_one_run, stopped, unfinished
 from dicom_node.base.config import Configuration
 from dicom_node.base.durable import make_folder
 from dicom_node.base.errors import ConfigurationError, PermanentError
@@ -44,7 +45,6 @@ class Device(StrEnum):
 class TrainingState(StrEnum):
     """What the new bundle is made for."""
 
-    UNTRAINED = "untrained"
     PHANTOM = "phantom"
     CLINICAL = "clinical"
 
@@ -83,11 +83,13 @@ def heads(
         "labels": _sha256(labels),
         "since": since and since.date().isoformat(),
         "encoder": encoder_of(read_manifest(base)),
-        "options": [leave_out, allow_fewer, head_steps],
+        "steps": head_steps,
     }
     with only_one_run(configuration):
         run = unfinished(configuration, wanted)
         if run is None:
+            for other in stopped(configuration, "heads"):  # of other labels or another bundle; made again in minutes
+                shutil.rmtree(other.folder)
             made = export_embeddings(configuration, registry, labels, since and since.date())
             found = {
                 "studies": made.studies,
@@ -143,7 +145,7 @@ def full(
         "reports": _sha256(reports),
         "studies": [str(path.absolute()) for path in studies or ()],
         "base": manifest.id,
-        "options": [keep_tokenizer, training_state, leave_out, allow_fewer, steps, tokenizer_steps, head_steps],
+        "options": [keep_tokenizer, training_state, steps, tokenizer_steps],
     }
     with only_one_run(configuration):
         run = unfinished(configuration, wanted)
@@ -151,6 +153,8 @@ def full(
             if if_new and (before := made_before(configuration, Run(Path(), wanted, {}))):
                 _nothing_new(before, json)
                 return
+            for other in stopped(configuration, "full"):
+                notes.print(f"a run with other inputs was stopped: {other.folder}; delete it if nobody wants it")
             run = begin(Run(new_run(configuration), wanted, {}))
         settings = RetrainSettings(
             _version(base, run), training_state and training_state.value, site_heads(head_steps, leave_out), allow_fewer
@@ -175,8 +179,7 @@ def _check_installed() -> None:
         import training.retrain  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"training needs {error.name}, which is not installed: `.venv/bin/pip install -c deploy/constraints.txt "
-            "-e '.[training]'` in the node's folder"
+            f"training needs {error.name}, which is not installed: `make install-training` in the node's folder"
         ) from error
 
 
@@ -202,7 +205,10 @@ def _source(
                 files[study.study_instance_uid] = [configuration.node.spool / image.path for image in images]
     if not files:
         raise PermanentError("the node has reported no study yet; name a folder by --studies")
-    return ListedStudies(files, pseudonyms, known, scope)
+    # As the export of kept embeddings says it: heads are later judged on patients whom no stage of the bundle has seen.
+    keys = registry.patient_keys()
+    patients = {uid: pseudonyms.patient(patient_of(*keys[uid])) for uid in files}
+    return ListedStudies(files, patients, pseudonyms, known, scope)
 
 
 def _load(base: Path) -> Bundle:
@@ -238,23 +244,13 @@ def _nothing_new(bundle: str, json: bool) -> None:
 def _end(configuration: Configuration, registry: Registry, run: Run, bundle: Bundle, json: bool) -> None:
     """Into the shadow, on record; then the run forgets its patients."""
     manifest = bundle.manifest
-    put_in_shadow(configuration, registry, str(bundle.directory), f"retrained ({run.wanted['what']})")
+    is_active = manifest.id == read_manifest(active_bundle(configuration, registry)).id
+    if not is_active:
+        put_in_shadow(configuration, registry, str(bundle.directory), f"retrained ({run.wanted['what']})")
     finish(run, manifest.id)
     record = json_text.loads((bundle.directory / EVALUATION).read_text("utf-8"))
-    document: dict[str, Any] = {
-        "bundle": manifest.id,
-        "new": True,
-        "path": str(bundle.directory),
-        "version": manifest.version,
-        "training_state": manifest.training_state,
-        "role": "shadow",
-        "run": str(run.folder),
-        **{key: value for key, value in run.found.items() if key != "embeddings"},
-        "evaluation": {key: record[key] for key in ("studies", "training_studies", "mean_auroc", "auroc")},
-        **{key: record[key] for key in ("kept_tasks", "left_out", "no_longer_reported")},
-    }
     if json:
-        print_json(document)
+        print_json(_document(run, bundle, record) | {"role": "active" if is_active else "shadow"})
         return
     mean = record["mean_auroc"]
     figure = "too few test studies for an AUROC" if mean is None else f"mean AUROC {mean:.3f} of diagnoses"
@@ -263,4 +259,27 @@ def _end(configuration: Configuration, registry: Registry, run: Run, bundle: Bun
         for name in record[key]:
             result.print(f"  {words}: {name}")
     result.print(f"  {bundle.directory / 'evaluation.html'}")
-    result.print("it runs in shadow as soon as the worker has loaded it; `dicom-node model compare`, then `activate`")
+    result.print(
+        "it is the very bundle that is active: these labels teach nothing new"
+        if is_active
+        else "it runs in shadow as soon as the worker has loaded it; `dicom-node model compare`, then `model activate`"
+    )
+
+
+def _document(run: Run, bundle: Bundle, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bundle": bundle.manifest.id,
+        "new": True,
+        "path": str(bundle.directory),
+        "version": bundle.manifest.version,
+        "training_state": bundle.manifest.training_state,
+        "run": str(run.folder),
+        **{key: value for key, value in run.found.items() if key != "embeddings"},
+        "evaluation": {key: record[key] for key in ("studies", "training_studies", "mean_auroc", "auroc")},
+        **{key: record[key] for key in ("kept_tasks", "left_out", "no_longer_reported")},
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

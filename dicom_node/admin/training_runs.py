@@ -78,6 +78,11 @@ def unfinished(configuration: Configuration, wanted: Mapping[str, Any]) -> Run |
     return next((run for run in _runs(configuration, wanted) if run.bundle is None), None)
 
 
+def stopped(configuration: Configuration, what: str) -> list[Run]:
+    """All runs of a kind that were stopped, whatever they asked for."""
+    return [run for run in _all(configuration) if run.bundle is None and run.wanted["what"] == what]
+
+
 def made_before(configuration: Configuration, run: Run) -> str | None:
     """The bundle that an earlier run made of the same studies and labels, if one did."""
     earlier = _runs(configuration, run.wanted)
@@ -85,12 +90,15 @@ def made_before(configuration: Configuration, run: Run) -> str | None:
 
 
 def _runs(configuration: Configuration, wanted: Mapping[str, Any]) -> Iterator[Run]:
+    """Those that asked for just this, newest first."""
+    return (run for run in _all(configuration) if run.wanted == dict(wanted))
+
+
+def _all(configuration: Configuration) -> Iterator[Run]:
     """Newest first."""
     for folder in reversed(_folders(configuration.node.storage / FOLDER)):
         if (folder / MARK).exists():
-            document = json.loads((folder / MARK).read_text("utf-8"))
-            if document["wanted"] == dict(wanted):
-                yield Run(folder, document["wanted"], document["found"], document["bundle"])
+            yield Run(folder, **json.loads((folder / MARK).read_text("utf-8")))
 
 
 def _folders(above: Path) -> list[Path]:

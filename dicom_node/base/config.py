@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 import tomllib
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -244,6 +245,45 @@ class WorklistSection(Section):
     max_step_bytes: Annotated[int, Field(ge=4096, le=4 << 20)] = 1 << 20
 
 
+class RetrainSection(Section):
+    """Retraining at night. window: from and to, local time, over midnight where the end is the earlier one.
+
+    options: further ones of the command line, such as --leave-out. nice: as in nice(1).
+    """
+
+    enabled: bool = False
+    what: Literal["heads", "full"] = "heads"
+    labels: Path | None = None
+    reports: Path | None = None
+    window: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] = (
+        "22:00-05:00"
+    )
+    nice: Annotated[int, Field(ge=0, le=19)] = 19
+    options: tuple[str, ...] = ()
+
+    @property
+    def hours(self) -> tuple[time, time]:
+        """When the window begins and ends."""
+        begin, end = map(time.fromisoformat, self.window.split("-"))
+        return begin, end
+
+    def open_at(self, moment: datetime) -> bool:
+        """Whether the window is open at a local time."""
+        (begin, end), now = self.hours, moment.time()
+        return begin <= now < end if begin < end else now >= begin or now < end
+
+    @model_validator(mode="after")
+    def _check(self) -> RetrainSection:
+        begin, end = self.hours
+        if begin == end:
+            raise ValueError("window: begins when it ends")
+        if self.enabled and self.labels is None:
+            raise ValueError("labels: name the file of labels")
+        if self.enabled and self.what == "full" and self.reports is None:
+            raise ValueError('reports: name the file of reports, which what = "full" is trained on')
+        return self
+
+
 class Configuration(Section):
     """The whole file. Paths are absolute once loaded: relative ones are relative to the file's folder."""
 
@@ -256,6 +296,7 @@ class Configuration(Section):
     report: ReportSection = ReportSection()
     worklist: WorklistSection = WorklistSection()
     hl7: Hl7Listener = Hl7Listener()
+    retrain: RetrainSection = RetrainSection()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:
@@ -331,9 +372,11 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
     model = loaded.model
     if model.bundle is not None:
         model = model.model_copy(update={"bundle": folder / model.bundle})
+    files = {name: folder / path for name in ("labels", "reports") if (path := getattr(loaded.retrain, name))}
     changes: dict[str, Any] = {
         "node": node,
         "model": model,
+        "retrain": loaded.retrain.model_copy(update=files),
         "destinations": tuple(_with_absolute_tls(destination, folder) for destination in loaded.destinations),
         "hl7": _with_absolute_tls(loaded.hl7, folder),
     }

@@ -222,6 +222,7 @@ class WorklistEntry:
     waiting_since: when its last image arrived, seconds since the epoch (UTC). flagged_at: when the first destination
     acknowledged the priority. too_late: reading had begun, or the report was final, before. note: why no priority was
     sent although the level is raised, else empty. marking: what must stand beside a model that is not clinical.
+    level_marking: what must stand beside the level alone.
     """
 
     rank: int
@@ -239,3 +240,4 @@ class WorklistEntry:
     too_late: bool
     note: str
     deliveries: tuple[DeliveryView, ...]
+    level_marking: str = ""

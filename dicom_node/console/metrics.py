@@ -62,7 +62,7 @@ class NodeMetrics(Collector):
 
     def _flags(self) -> Iterator[Metric]:
         bounds = sorted({*FLAG_BOUNDS, self._objective.objective_seconds})
-        times = self._registry.flag_times(bounds, time.time() - self._objective.objective_seconds)
+        times = self._registry.flag_times(bounds)
         words = "From a study's last image to the first acknowledgement of its raised priority"
         histogram = HistogramMetricFamily("dicom_node_flag_seconds", words)
         buckets = [(f"{bound:g}", count) for bound, count in times.at_most]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -19,10 +21,12 @@ from dicom_node.base.errors import ConfigurationError, PermanentError
 
 BUSY_SECONDS = 10
 STATEMENT_SECONDS = 60
+AT_ONCE = 500  # values in one statement: it takes a limited number of parameters
 LONGEST_WAIT_SECONDS = 86400.0  # nothing in the registry waits longer for its next attempt or the end of its lease
 #: The database cannot be reached, is busy, full or read-only: nothing was changed, and the same call may succeed later.
 DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
 MIGRATIONS = Path(__file__).parent / "migrations"
+Item = TypeVar("Item")
 
 
 def open_engine(url: str) -> Engine:
@@ -119,6 +123,13 @@ def _revision(url: str) -> str | None:
 def is_over(time: sa.ColumnElement[float], at: float) -> sa.ColumnElement[bool]:
     """Whether a time that something waits for has come: also when it lies so far ahead that the clock was set back."""
     return sa.or_(time <= at, time > at + LONGEST_WAIT_SECONDS)
+
+
+def portions(values: Iterable[Item]) -> Iterator[list[Item]]:
+    """The values in their order, no more at once than one statement may ask for."""
+    left = iter(values)
+    while portion := list(islice(left, AT_ONCE)):
+        yield portion
 
 
 class Database:

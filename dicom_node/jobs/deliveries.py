@@ -15,7 +15,7 @@ from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.database import is_over
 from dicom_node.jobs.flags import FlagBook, change_of_row
 from dicom_node.jobs.tables import deliveries, pauses, results, studies
-from dicom_node.jobs.transitions import move
+from dicom_node.jobs.transitions import lock_study, move
 from dicom_node.jobs.worklist_tables import changes
 
 EVERYWHERE = "*"
@@ -107,6 +107,8 @@ class DeliveryBook(FlagBook):
     def delivered(self, delivery: Delivery, at: float, outcome: Outcome = TAKEN) -> bool:
         """Note success; True when this was the last object and the study is delivered now."""
         with self._write() as connection:
+            if not outcome.stands:
+                lock_study(connection, delivery.study_id)  # an order that comes now finds this ended, or is found
             if not outcome.stands and self._has_order_by_now(connection, delivery):
                 self._end(connection, delivery, DeliveryState.PENDING, outcome.words, next_attempt_at=at)
                 return False

@@ -32,6 +32,7 @@ NOT_RAISED = "the result asks for nothing higher than what is known"
 UNKNOWN = "the order does not say what its priority is, so nothing higher can be told from lower"
 FINAL = "the report is final"
 OVERTAKEN = "the order has another priority by now"
+TOLD_NOW = "a destination is being told just now; what it had before is known once that has ended"
 NOBODY = "no destination is told reading priorities"
 
 
@@ -88,10 +89,12 @@ class FlagBook(OrderBook):
     def raise_priority(self, study: str, level: Level, fallback: Sequence[Listener], at: float) -> Plan:
         """A person's wish, told to whom the study's result is told. Raises PermanentError.
 
-        fallback: who is told of a study without a result.
+        fallback: who is told of a study without a result. Who cannot be told now is told once the order says enough.
         """
         with self._write() as connection:
             record = record_of(connection, lock_study(connection, study))
+            if ended := _ended(record):
+                raise PermanentError(ended)
             standing, result, told = record.standing_level, record.newest, record.told
             if standing is not None and level.severity <= standing.severity:
                 raise PermanentError(f"the study's priority is {standing} already; a priority is never lowered")
@@ -101,13 +104,17 @@ class FlagBook(OrderBook):
             # A model that is not clinical has no part in a person's wish, and so does not hold it back.
             judge = result if result is not None and result.training_state == CLINICAL else None
             change = _change(record, level, rule, at, result=judge)
-            self._queue(connection, record.study, change, _with_previous(news, record.ordered, told), PERSON, judge)
-            return Plan(change, news, "" if news else _why_not(level, record, listeners))
+            why = _why_not(level, record, listeners)
+            later = [_Told(one, waits=why) for one in listeners if one not in news]
+            now = _with_previous(news, record.ordered, told)
+            self._queue(connection, record.study, change, [*now, *later], PERSON, judge)
+            return Plan(change, news, "" if news else why)
 
     def undo_priority(self, study: str, at: float) -> Plan:
         """Take the last change back where it was told, while it still stands; each gets back what it had before.
 
-        Raises PermanentError when there is nothing to undo, or nobody who was told said what the priority was before.
+        Raises PermanentError when there is nothing to undo, or nobody who was told said what the priority was before or
+        can say it yet.
         """
         with self._write() as connection:
             record = record_of(connection, lock_study(connection, study))
@@ -139,6 +146,8 @@ class FlagBook(OrderBook):
         change = connection.execute(sa.select(changes).where(changes.c.id == delivery.change_id)).one()
         if self._is_final(connection, delivery.study_id):
             return FINAL
+        if self._is_undone(connection, change):
+            return UNDONE
         study = connection.execute(sa.select(studies).where(studies.c.id == delivery.study_id)).one()
         match = self._match(connection, study)
         then = order_from_json(change.order) if change.order is not None else match.order
@@ -162,6 +171,8 @@ class FlagBook(OrderBook):
 
     def _flag(self, connection: sa.Connection, study: str, at: float, *, nonclinical: bool) -> None:
         record = record_of(connection, lock_study(connection, study))
+        if self._tell_wish(connection, record, at):
+            record = record_of(connection, record.study)
         told = record.told
         plan = _plan(record, at, told, nonclinical=nonclinical)
         if plan.change is None:
@@ -169,6 +180,29 @@ class FlagBook(OrderBook):
         news = _with_previous(plan.listeners, record.ordered, told)
         self._queue(connection, record.study, plan.change, news, MODEL, record.result)
         log(Event.PRIORITY_RAISED, study=study, priority=plan.change.level.value, count=len(plan.listeners))
+
+    @staticmethod
+    def _tell_wish(connection: sa.Connection, record: StudyRecord, at: float) -> bool:
+        """Tell a person's wish to those who could not be told it without an order, or not without its priority."""
+        wish = next((change for change in reversed(record.standing) if change.source == PERSON), None)
+        if wish is None or _ended(record):
+            return False
+        ended = (row for row in record.deliveries if row.change_id == wish.id and row.state == DeliveryState.WITHDRAWN)
+        waiting = {row.destination: row for row in ended if not row.attempts or wish.order is None}
+        listeners = [Listener(row.destination, row.kind) for row in waiting.values()]
+        order, told = record.match.order, record.told
+        news = needing(Level(wish.level), record.ordered, told, listeners, order is not None)
+        if order is None or not news:
+            return False
+        now = {"order": order_to_json(order), "previous": wish.previous or order.priority}
+        connection.execute(changes.update().where(changes.c.id == wish.id).values(now))
+        for one in _with_previous(news, order.priority, told):
+            due = {"state": DeliveryState.PENDING, "next_attempt_at": at, "last_error": None}
+            if one.listener.kind == "hl7":
+                due["previous"] = one.previous
+            mine = deliveries.c.id == waiting[one.listener.name].id
+            connection.execute(deliveries.update().where(mine).values(due))
+        return True
 
     def _queue(
         self,
@@ -210,23 +244,33 @@ class FlagBook(OrderBook):
                     level=one.level,
                     # A UPS peer says itself what it had.
                     previous=one.previous if one.listener.kind == "hl7" else None,
-                    state=DeliveryState.PENDING,
+                    state=DeliveryState.PENDING if one.waits is None else DeliveryState.WITHDRAWN,
+                    last_error=one.waits,
                     next_attempt_at=change.at,
                 )
             )
 
     @staticmethod
     def _withdraw(connection: sa.Connection, change: Any) -> list[_Told]:
-        """Stop what waits; returns who was told, or may have been, and what each had before."""
+        """Stop what waits; returns who was told, or may have been, and what each had before. Raises PermanentError."""
         mine = deliveries.c.change_id == change.id
-        rows = connection.execute(sa.select(deliveries).where(mine).order_by(deliveries.c.id)).all()
         waits = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SET_ASIDE])
-        connection.execute(deliveries.update().where(mine, waits).values(state=DeliveryState.WITHDRAWN))
+        # Locked first: whoever claims one at this moment has it now, or never gets it.
+        stopped = connection.scalars(sa.select(deliveries.c.id).where(mine, waits).with_for_update()).all()
+        rows = connection.execute(sa.select(deliveries).where(mine).order_by(deliveries.c.id)).all()
+        if any(row.kind == "ups" and row.state == DeliveryState.SENDING for row in rows):
+            raise PermanentError(TOLD_NOW)
+        stop = deliveries.update().where(deliveries.c.id.in_(stopped))
+        connection.execute(stop.values(state=DeliveryState.WITHDRAWN))
         return [
             _Told(Listener(row.destination, row.kind), previous=Level(row.previous) if row.previous else None)
             for row in rows
             if row.attempts > 0 and not _changed_nothing(row)
         ]
+
+    @staticmethod
+    def _is_undone(connection: sa.Connection, change: Any) -> bool:
+        return connection.scalar(sa.select(changes.c.id).where(changes.c.undoes == change.id)) is not None
 
     @staticmethod
     def _still_stands(match: Match, change: Any) -> bool:
@@ -241,11 +285,15 @@ class FlagBook(OrderBook):
 
 @dataclass(frozen=True)
 class _Told:
-    """One destination of a change: the level it is told, if it is another, and what it had before."""
+    """One destination of a change: the level it is told, if it is another, and what it had before.
+
+    waits: why it cannot be told yet, else None.
+    """
 
     listener: Listener
     level: Level | None = None
     previous: Level | None = None
+    waits: str | None = None
 
 
 def same_word(one: str, other: str) -> bool:
@@ -322,13 +370,18 @@ def _silence(record: StudyRecord, nonclinical: bool) -> str:
     result, undone = record.result, record.undone_level
     if result is None:
         return ""
-    if is_of_two_patients(record.study):
-        return TWO_PATIENTS
-    if record.final_at is not None:
-        return FINAL
+    if ended := _ended(record):
+        return ended
     if result.training_state != CLINICAL and not nonclinical:
         return NOT_CLINICAL
     return UNDONE if undone is not None and Level(result.level).severity <= undone.severity else ""
+
+
+def _ended(record: StudyRecord) -> str:
+    """Why nobody is told anything more of a study, whoever says it; empty when somebody may be."""
+    if is_of_two_patients(record.study):
+        return TWO_PATIENTS
+    return FINAL if record.final_at is not None else ""
 
 
 def _why_not(level: Level, record: StudyRecord, listeners: Sequence[Listener]) -> str:

@@ -327,6 +327,12 @@ class ModelBook(Database):
                 for row in connection.execute(query)
             ]
 
+    def patient_keys(self) -> dict[str, tuple[str, str]]:
+        """Study Instance UID → the node's short id and the patient key, of all studies."""
+        query = sa.select(studies.c.study_instance_uid, studies.c.id, studies.c.patient_key)
+        with self._read() as connection:
+            return {uid: (study, key) for uid, study, key in connection.execute(query)}
+
     def embeddings(self, encoder: str, wanted: Sequence[KeptStudy]) -> list[bytes]:
         """Their study embeddings, in their order, as in `embedding`. Raises PermanentError when one was deleted."""
         with self._read() as connection:

@@ -26,7 +26,7 @@ from dicom_node.base.orders import (
     WorklistEvent,
 )
 from dicom_node.base.types import Level
-from dicom_node.jobs.database import Database
+from dicom_node.jobs.database import Database, portions
 from dicom_node.jobs.tables import studies
 from dicom_node.jobs.worklist_tables import final_reports, merges, messages, orders
 from prima_core.base.patient import patient_key_of, same_patient, surely_same_patient
@@ -64,13 +64,18 @@ class OrderBook(Database):
     """Messages, orders, patients, final reports."""
 
     def keep_message(self, content: bytes, digest: str, address: str, at: float) -> KeptMessage:
-        """Make a message durable as it came; the same bytes again are the same message."""
+        """Make a message durable as it came; the same bytes again are the same message.
+
+        One that was refused waits again, and so is kept until it is applied or refused anew.
+        """
+        made = self._insert(messages).values(
+            digest=digest, address=address, content=content, size=len(content), received_at=at
+        )
+        again = made.on_conflict_do_update(
+            index_elements=["digest"], set_={"outcome": None}, where=messages.c.applied_at.is_(None)
+        )
         with self._write() as connection:
-            connection.execute(
-                self._insert(messages)
-                .values(digest=digest, address=address, content=content, size=len(content), received_at=at)
-                .on_conflict_do_nothing()
-            )
+            connection.execute(again)
             row = connection.execute(sa.select(messages).where(messages.c.digest == digest)).one()
         return KeptMessage(row.id, row.applied_at is not None)
 
@@ -261,7 +266,8 @@ class OrderBook(Database):
     @staticmethod
     def _studies_of(connection: sa.Connection, touched: set[int]) -> set[str]:
         found: set[str] = set()
-        for row in connection.execute(sa.select(orders).where(orders.c.id.in_(touched))):
+        some = (sa.select(orders).where(orders.c.id.in_(ids)) for ids in portions(sorted(touched)))
+        for row in (row for query in some for row in connection.execute(query).all()):
             same = studies.c.study_instance_uid == row.study_instance_uid
             if row.accession_number and not row.study_instance_uid:
                 same = studies.c.accession_number == row.accession_number

@@ -5,6 +5,7 @@ Everything that belongs to a study stays with the study: its orders, its final r
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +29,17 @@ from dicom_node.jobs.worklist_tables import (
 
 CHUNK = 200
 FINAL = (UpsState.COMPLETED, UpsState.CANCELED)
+NEEDED = sa.exists().where(final_reports.c.message_id == messages.c.id)
 
 
 @dataclass(frozen=True)
 class Retention:
     """What may be deleted. Times are seconds since the epoch: what is older may go.
 
-    messages: handled HL7 messages, and message_bytes: how much of all messages is kept at most. orders: orders whose
-    study never came, reports of no study and merges of nobody known, too. steps, locked_steps: work items in a final
-    state, the latter with a deletion lock; final_steps: how many of them are kept at most. listed: a study with a later
-    image may be on the reading list.
+    messages: handled HL7 messages, and message_bytes: how much is kept at most of all in which no report came. orders:
+    orders whose study never came, reports of no study and merges of nobody known, too. steps, locked_steps: work items
+    in a final state, the latter with a deletion lock; final_steps: how many of them are kept at most. listed: a study
+    with a later image may be on the reading list.
     """
 
     messages: float
@@ -66,11 +68,9 @@ class Pruning(Database):
 
     def _prune_reports(self, before: float) -> int:
         """Of studies that the node never had."""
-        came = final_reports.c.message_id <= _last_message(before)
+        came = sa.exists().where(messages.c.id == final_reports.c.message_id, messages.c.received_at < before)
         nobodys = (final_reports.c.study_id.is_(None), *_no_study(final_reports))
-        with self._write() as connection:
-            self._alone_with_orders(connection)
-            return _delete(connection, final_reports, came, *nobodys)
+        return self._delete(final_reports, final_reports.c.message_id, came, *nobodys)
 
     def _prune_orders(self, before: float) -> int:
         """Nor while a newer order shares an identifier: which of two is meant must not be guessed once one is gone."""
@@ -80,39 +80,34 @@ class Pruning(Database):
             for key in ("accession_number", "study_instance_uid")
         ]
         reported = sa.exists().where(final_reports.c.order_id == orders.c.id)
-        with self._write() as connection:
-            self._alone_with_orders(connection)
-            return _delete(connection, orders, _stale(orders, before), ~reported, *_no_study(orders), *alike)
+        unneeded = (~reported, *_no_study(orders), *alike)
+        return self._delete(orders, orders.c.updated_at, _stale(orders, before), *unneeded)
 
     def _prune_merges(self, before: float) -> int:
         """Of patients without orders, the last of a chain first."""
         known = sa.exists().where(orders.c.patient_id.in_([merges.c.retired_id, merges.c.survivor_id]))
         later = merges.alias("later")
         goes_on = sa.exists().where(later.c.retired_id == merges.c.survivor_id)
-        with self._write() as connection:
-            self._alone_with_orders(connection)
-            return _delete(connection, merges, merges.c.merged_at < before, ~known, ~goes_on)
+        return self._delete(merges, merges.c.merged_at, merges.c.merged_at < before, ~known, ~goes_on)
 
     def _prune_messages(self, retention: Retention) -> int:
         """By age; then, where there is too much, what was refused before what was applied, oldest first."""
-        handled = messages.c.applied_at.is_not(None) | messages.c.outcome.is_not(None)
-        needed = sa.exists().where(final_reports.c.message_id == messages.c.id)
-        old = messages.c.id <= _last_message(retention.messages)
-        with self._write() as connection:
-            self._alone_with_orders(connection)
-            gone = _delete(connection, messages, old, handled, ~needed)
-            excess = (connection.scalar(sa.select(sa.func.sum(messages.c.size))) or 0) - retention.message_bytes
-            if gone or excess <= 0:
-                return gone
+        may_go = (messages.c.applied_at.is_not(None) | messages.c.outcome.is_not(None), ~NEEDED)
+        gone = self._delete(messages, messages.c.received_at, messages.c.received_at < retention.messages, *may_go)
+        if gone:
+            return gone
+        with self._read() as connection:
+            of_studies = sa.select(sa.func.sum(messages.c.size)).where(NEEDED)
+            excess = _sum(connection, sa.select(sa.func.sum(messages.c.size))) - _sum(connection, of_studies)
+            excess -= retention.message_bytes
+            if excess <= 0:
+                return 0
             worst_first = (messages.c.applied_at.is_not(None), messages.c.id)
-            query = sa.select(messages.c.id, messages.c.size).where(handled, ~needed).order_by(*worst_first)
-            chosen = []
-            for row in connection.execute(query.limit(CHUNK)).all():
-                if excess > 0:
-                    chosen.append(row.id)
-                    excess -= row.size
-            connection.execute(messages.delete().where(messages.c.id.in_(chosen)))
-            return len(chosen)
+            query = sa.select(messages.c.id, messages.c.size).where(*may_go).order_by(*worst_first)
+            rows = connection.execute(query.limit(CHUNK)).all()
+        before = itertools.accumulate((row.size for row in rows), initial=0)
+        chosen = [row.id for row, freed in zip(rows, before, strict=False) if freed < excess]
+        return self._delete(messages, messages.c.id, messages.c.id.in_(chosen), *may_go)
 
     def _prune_workitems(self, retention: Retention) -> int:
         """In a final state; with a deletion lock later; never while an event of it waits or its study may be listed."""
@@ -125,9 +120,11 @@ class Pruning(Database):
         )
         final, changed = workitems.c.state.in_(FINAL), workitems.c.changed_at
         with self._write() as connection:
-            newest = sa.select(changed).where(final).order_by(changed.desc())
-            over = connection.scalar(newest.offset(retention.final_steps).limit(1))
-            old = changed < retention.steps if over is None else (changed < retention.steps) | (changed <= over)
+            newest = sa.select(changed, workitems.c.id).where(final).order_by(changed.desc(), workitems.c.id.desc())
+            over = connection.execute(newest.offset(retention.final_steps).limit(1)).one_or_none()
+            old = changed < retention.steps
+            if over is not None:
+                old |= (changed < over.changed_at) | ((changed == over.changed_at) & (workitems.c.id <= over.id))
             may_go = (final, old, ~locked | (changed < retention.locked_steps), ~waits, ~listed)
             # Locked first, then asked again: who subscribed meanwhile is seen.
             query = sa.select(workitems.c.sop_instance_uid).where(*may_go).order_by(workitems.c.id).limit(CHUNK)
@@ -138,24 +135,23 @@ class Pruning(Database):
             connection.execute(workitems.delete().where(workitems.c.sop_instance_uid.in_(sure)))
             return len(sure)
 
-    @staticmethod
-    def _alone_with_orders(connection: sa.Connection) -> None:
-        """No message is applied until this transaction ends; SQLite has one writer at a time anyway."""
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ORDERS_LOCK)))
+    def _delete(self, table: sa.Table, age: sa.ColumnElement[Any], *which: sa.ColumnElement[bool]) -> int:
+        """Delete the oldest rows that are meant, at most a chunk of them.
+
+        Looked for first, while others may write; then asked again, row by row, while no message is applied.
+        """
+        with self._read() as connection:
+            found = connection.scalars(sa.select(table.c.id).where(*which).order_by(age).limit(CHUNK)).all()
+        if not found:
+            return 0
+        with self._write() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ORDERS_LOCK)))
+            return connection.execute(table.delete().where(table.c.id.in_(found), *which)).rowcount
 
 
-def _delete(connection: sa.Connection, table: sa.Table, *which: sa.ColumnElement[bool]) -> int:
-    """Delete the oldest rows that are meant, at most a chunk of them."""
-    ids = connection.scalars(sa.select(table.c.id).where(*which).order_by(table.c.id).limit(CHUNK)).all()
-    connection.execute(table.delete().where(table.c.id.in_(ids)))
-    return len(ids)
-
-
-def _last_message(before: float) -> Any:
-    """The number of the last message that came before that time; numbers rise with time."""
-    query = sa.select(messages.c.id).where(messages.c.received_at < before).order_by(messages.c.received_at.desc())
-    return query.limit(1).scalar_subquery()
+def _sum(connection: sa.Connection, query: sa.Select[tuple[int]]) -> int:
+    return connection.scalar(query) or 0
 
 
 def _stale(table: Any, before: float) -> sa.ColumnElement[bool]:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from dicom_node.base.orders import Order, RankedOrder, WorklistEntry
 from dicom_node.base.types import CLINICAL, DeliveryView, Level
 from dicom_node.base.workitems import Background
+from dicom_node.jobs.database import portions
 from dicom_node.jobs.flags import FlagBook, is_of_two_patients, marking_of, news_of, same_word
 from dicom_node.jobs.orders import matches_of
-from dicom_node.jobs.study_records import AT_ONCE, MODEL, StudyRecord, highest, newest_results, records_of
+from dicom_node.jobs.study_records import MODEL, StudyRecord, highest, newest_results, records_of
 from dicom_node.jobs.tables import deliveries, studies
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
@@ -26,15 +27,13 @@ class FlagTimes:
     """How long the model's flags took from the last image to the first acknowledgement.
 
     at_most: for each bound in seconds, how many took no longer. acknowledged, seconds: how many in all, and their sum.
-    waiting: not acknowledged yet; overdue: those of them that should be. too_late: reading had begun, or the report was
-    final, before.
+    waiting: not acknowledged yet. too_late: reading had begun, or the report was final, before.
     """
 
     at_most: tuple[tuple[float, int], ...]
     acknowledged: int
     seconds: float
     waiting: int
-    overdue: int
     too_late: int
 
 
@@ -83,10 +82,8 @@ class ReadingList(FlagBook):
     def backgrounds(self, ids: Collection[str]) -> dict[str, Background]:
         """What is known of studies for their work items, by short id."""
         found: dict[str, Background] = {}
-        wanted = sorted(ids)
         with self._read() as connection:
-            for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
+            for some in portions(sorted(ids)):
                 rows = connection.execute(sa.select(studies).where(studies.c.id.in_(some))).all()
                 matches, newest = matches_of(connection, rows), newest_results(connection, some)
                 for row in rows:
@@ -100,31 +97,26 @@ class ReadingList(FlagBook):
         with self._write() as connection:
             connection.execute(studies.update().where(mine).values(reading_at=at))
 
-    def flag_times(self, bounds: Sequence[float], overdue_since: float) -> FlagTimes:
-        """Of all flags of the model that destinations were told.
-
-        overdue_since: a flag that still waits counts as overdue when the last image came before.
-        """
+    def flag_times(self, bounds: Sequence[float]) -> FlagTimes:
+        """Of all flags of the model that destinations were told."""
         told = sa.exists().where(deliveries.c.change_id == changes.c.id)
         took = changes.c.acknowledged_at - changes.c.last_image_at
         end = sa.func.coalesce(changes.c.acknowledged_at, NEVER)
         final = sa.exists().where(IS_REPORT_OF_STUDY, final_reports.c.final_at < end)
         late = sa.or_(sa.func.coalesce(studies.c.reading_at, NEVER) < end, final)
-        overdue = sa.and_(changes.c.acknowledged_at.is_(None), changes.c.last_image_at < overdue_since)
         numbers = [
             sa.func.count(changes.c.acknowledged_at),
             sa.func.coalesce(sa.func.sum(took), 0.0),
             sa.func.count(),
             sa.func.coalesce(sa.func.sum(sa.case((late, 1), else_=0)), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((overdue, 1), else_=0)), 0),
             *(sa.func.coalesce(sa.func.sum(sa.case((took <= bound, 1), else_=0)), 0) for bound in bounds),
         ]
         query = sa.select(*numbers).join_from(changes, studies, studies.c.id == changes.c.study_id)
         with self._read() as connection:
             row = connection.execute(query.where(changes.c.source == MODEL, told)).one()
-        acknowledged, seconds, flags, too_late, waits_too_long, *counts = row
+        acknowledged, seconds, flags, too_late, *counts = row
         pairs = tuple(zip(bounds, counts, strict=True))
-        return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, waits_too_long, too_late)
+        return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, too_late)
 
 
 def _entry(record: StudyRecord, nonclinical: bool) -> WorklistEntry:
@@ -147,6 +139,7 @@ def _entry(record: StudyRecord, nonclinical: bool) -> WorklistEntry:
         waiting_since=study.last_arrival_at,
         flagged_at=flagged_at,
         too_late=bool(told) and _came_late(record, flagged_at),
+        level_marking=ranking.marking,
         note="" if told else news_of(record, {}, nonclinical=nonclinical)[1],
         deliveries=tuple(
             DeliveryView(row.destination, row.kind, row.state, row.attempts, row.last_error)

@@ -1,10 +1,11 @@
 """The only owner of study state: SQLite by default, PostgreSQL by URL, the same code.
 
 `arrivals.py` is what the receiver tells it, `orders.py` what HL7 messages tell, `queue.py` what the worker asks,
-`flags.py` decides what reading priority is told whom, `deliveries.py` is the outbox, `retries.py` what people ask for,
-`views.py`, `images.py` and `reading_list.py` what they read, `workitems.py` keeps Unified Procedure Steps, `models.py`
-says which bundles are in use, `objective.py` how soon flags came; `pruning.py` deletes what is outdated. Each write is
-one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`study_records.py` reads what a study's reading priority rests on, `flags.py` decides what is told whom, `deliveries.py`
+is the outbox, `retries.py` what people ask for, `views.py`, `images.py`, `reading_list.py` and `report_texts.py` what
+they read, `workitems.py` keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how
+soon flags came; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded
+and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
 from dicom_node.jobs.reading_list import ReadingList
+from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
 from dicom_node.jobs.views import Views
 from dicom_node.jobs.workitems import WorkitemBook
@@ -32,6 +34,7 @@ class Registry(
     DeliveryBook,
     Retries,
     ReadingList,
+    ReportTexts,
     WorkitemBook,
     ProcessBook,
     ModelBook,

@@ -14,12 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.types import DeliveryState, Level
+from dicom_node.jobs.database import portions
 from dicom_node.jobs.orders import Match, matches_of
 from dicom_node.jobs.tables import deliveries, results
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
 MODEL = "model"  # a change's source
-AT_ONCE = 500  # studies read at once: a statement takes a limited number of parameters
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,14 @@ class StudyRecord:
         return frozenset(change.undoes for change in self.changes if change.undoes is not None)
 
     @property
+    def standing(self) -> list[Any]:
+        """Changes that are neither an undo nor undone."""
+        return [change for change in self.raised if change.id not in self.undone]
+
+    @property
     def last_standing(self) -> Any:
-        """The last change that is neither an undo nor undone."""
-        return next((change for change in reversed(self.raised) if change.id not in self.undone), None)
+        """The last of them."""
+        return next(reversed(self.standing), None)
 
     @property
     def standing_level(self) -> Level | None:
@@ -88,8 +93,7 @@ class StudyRecord:
 
 def records_of(connection: sa.Connection, rows: Sequence[Any]) -> Iterator[StudyRecord]:
     """The records of these rows of `studies`, in their order."""
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
+    for some in portions(rows):
         ids = [row.id for row in some]
         matches = matches_of(connection, some)
         newest = newest_results(connection, ids)

@@ -10,11 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.types import DeliveryView, Standing, StudyState
-from dicom_node.jobs.database import Database
+from dicom_node.jobs.database import Database, portions
 from dicom_node.jobs.study_records import newest_results
 from dicom_node.jobs.tables import deliveries, events, instances, studies
 
-SLICE = 1000  # studies asked about at once: a statement takes a limited number of parameters
 QUEUED = (StudyState.COMPLETE, StudyState.RUNNING, StudyState.FAILED)
 
 
@@ -123,8 +122,7 @@ class Views(Database):
     def _views(self, query: sa.Select[Any]) -> list[StudyView]:
         with self._read() as connection:
             rows = connection.execute(query).all()
-            slices = [rows[start : start + SLICE] for start in range(0, len(rows), SLICE)]
-            return [view for some in slices for view in self._some_views(connection, some)]
+            return [view for some in portions(rows) for view in self._some_views(connection, some)]
 
     def _some_views(self, connection: sa.Connection, rows: Sequence[Any]) -> Iterator[StudyView]:
         ids = [row.id for row in rows]

@@ -25,7 +25,7 @@ from dicom_node.base.workitems import (
     UpsState,
     Workitem,
 )
-from dicom_node.jobs.database import LONGEST_WAIT_SECONDS, Database
+from dicom_node.jobs.database import LONGEST_WAIT_SECONDS, Database, portions
 from dicom_node.jobs.tables import studies
 from dicom_node.jobs.worklist_tables import global_subscriptions, subscriptions, ups_events, workitems
 
@@ -203,10 +203,12 @@ class WorkitemBook(Database):
 
     def own_workitems(self, listed: Iterable[str]) -> list[Workitem]:
         """The node's own that nobody claimed, and in any state those of the listed studies (Study Instance UIDs)."""
-        waiting = (workitems.c.state == UpsState.SCHEDULED) & workitems.c.study_instance_uid.is_not(None)
-        query = sa.select(workitems).where(waiting | workitems.c.study_instance_uid.in_(list(listed)))
+        study = workitems.c.study_instance_uid
+        waiting = (workitems.c.state == UpsState.SCHEDULED) & study.is_not(None)
+        which = [waiting, *(study.in_(some) for some in portions(listed))]
         with self._read() as connection:
-            return [_workitem_of(row) for row in connection.execute(query.order_by(workitems.c.id))]
+            rows = [row for one in which for row in connection.execute(sa.select(workitems).where(one))]
+        return [_workitem_of(row) for row in {row.id: row for row in rows}.values()]
 
     def readings_begun(self) -> list[tuple[str, float]]:
         """Studies whose work item a performer claimed, and when, as long as the study's record does not say so."""

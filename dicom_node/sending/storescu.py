@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from dicom_node.base.associations import WITHOUT_DELAY
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -68,7 +69,9 @@ def store(path: Path, destination: Destination, calling_ae: str) -> None:
         # In a context of its own, so that the peer takes both where it can and the object goes as it is.
         entity.add_requested_context(sop_class, ImplicitVRLittleEndian)
     try:
-        association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
+        association = entity.associate(
+            destination.host, destination.port, ae_title=destination.ae_title, evt_handlers=[WITHOUT_DELAY]
+        )
     except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
         raise PeerUnreachable(f"the host name is not known now ({error.strerror})") from error
     if not association.is_established:

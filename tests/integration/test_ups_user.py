@@ -314,7 +314,9 @@ def test_what_a_peer_refuses(status: int, error: type[Exception]) -> None:
         tell(change(), settings, "PRIMA")
 
 
-@pytest.mark.parametrize(("status", "error"), [(0xA700, PeerBusy), (0xC001, PeerRefused), (0xA900, PeerRefused)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(0xA700, PeerBusy), (0xC001, PeerBusy), (0xCFFF, PeerBusy), (0xA900, PeerRefused)]
+)
 def test_a_query_that_fails_creates_nothing(status: int, error: type[Exception]) -> None:
     with stranger(lambda _event: iter([(status, None)])) as settings, pytest.raises(error):
         tell(change(), settings, "PRIMA")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ CHECKPOINT, BEST, DONE = "checkpoint.safetensors", "best.safetensors", "done.jso
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a run stood: tensors by name (`module.…`, `optimizer.…`) and plain JSON values beside them."""
-
-    tensors: State
-    facts: Mapping[str, Any]
 
 
 def is_writer() -> bool:
@@ -134,19 +125,31 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 
     Raises BadTrainingData when it was done with other settings, or a file is no longer what was written.
     """
-    path = folder / DONE
-    if not path.exists():
+    if not (folder / DONE).exists():
         return None
+    document = done(folder)
+    must_agree(folder / DONE, document["settings"], settings)
+    return dict(document["figures"])
+
+
+def done(folder: Path) -> dict[str, Any]:
+    """The done.json of a stage: its settings, files and figures.
+
+    Raises BadTrainingData when the stage has not ended, or a file is no longer what was written.
+    """
+    path = folder / DONE
     try:
         document = json.loads(path.read_text("utf-8"))
-        there, files, figures = document["settings"], document["files"], document["figures"]
+        files = dict(document["files"])
+        _ = document["settings"], document["figures"]
+    except FileNotFoundError as error:
+        raise BadTrainingData(f"{folder}: this stage has not ended; start its command again, it resumes") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadTrainingData(f"{path}: not a stage's done.json") from error
-    must_agree(path, there, settings)
     for name, digest in files.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise BadTrainingData(f"{folder / name}: missing or altered since the stage ended; delete {folder}")
-    return dict(figures)
+    return document  # type: ignore[no-any-return]
 
 
 def sha256(path: Path) -> str:

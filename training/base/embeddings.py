@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ class Embeddings:
     """The model's vectors of N studies, in the order of `studies` (pseudonyms).
 
     study: (N, P) study embeddings. clip: (N, V) image vectors of unit length, V = 0 where they were not kept.
+    model: SHA-256 of the study model's weights, empty where they come from elsewhere, such as a node.
     """
 
     studies: tuple[str, ...]
     study: Matrix
     clip: Matrix
+    model: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.studies) == len(self.study) == len(self.clip):
@@ -42,11 +45,23 @@ class Embeddings:
             raise BadTrainingData(f"{len(missing)} studies have no embedding, the first is {missing[0]}")
         return np.array([row_of[study] for study in studies], np.int64)
 
+    def followed_by(self, more: Embeddings) -> Embeddings:
+        """These, then more of the same model. Raises BadTrainingData for a study that is in both."""
+        study, clip = (np.concatenate(both) for both in ((self.study, more.study), (self.clip, more.clip)))
+        return Embeddings((*self.studies, *more.studies), study, clip, self.model)
+
+    def digest(self) -> str:
+        """SHA-256 of studies and vectors: what a stage that was trained on them keeps to know them by."""
+        digest = hashlib.sha256("\n".join(self.studies).encode())
+        for matrix in (self.study, self.clip):
+            digest.update(np.ascontiguousarray(matrix).tobytes())
+        return digest.hexdigest()
+
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     """One safetensors file, whole or not at all. Raises NoSpace."""
     tensors = {"study": np.ascontiguousarray(embeddings.study), "clip": np.ascontiguousarray(embeddings.clip)}
-    facts = {"studies": json.dumps(embeddings.studies)}
+    facts = {"studies": json.dumps(embeddings.studies), "model": embeddings.model}
     write_whole(path, lambda scratch: save_file(tensors, scratch, metadata=facts))
 
 
@@ -54,7 +69,8 @@ def read_embeddings(path: Path) -> Embeddings:
     """Raises BadTrainingData when `path` is no such file."""
     try:
         with safe_open(path, framework="np") as opened:
-            studies = tuple(json.loads(opened.metadata()["studies"]))
-            return Embeddings(studies, opened.get_tensor("study"), opened.get_tensor("clip"))
+            facts = opened.metadata()
+            studies = tuple(json.loads(facts["studies"]))
+            return Embeddings(studies, opened.get_tensor("study"), opened.get_tensor("clip"), facts.get("model", ""))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadTrainingData(f"{path}: not a file of embeddings ({type(error).__name__})") from error

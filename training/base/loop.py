@@ -49,6 +49,7 @@ PROGRESS = ("losses", "skipped", "zeroed", "best", "best_step")
 # Settings that may change between a kill and the resumption: they decide speed, not the result.
 OPERATIONAL = ("micro_batch", "checkpoint_every", "device")
 
+Precision = Literal["no", "bf16", "fp16"]
 Item = TypeVar("Item")
 Outputs = dict[str, Tensor]
 Result = TypeVar("Result")
@@ -70,7 +71,7 @@ class LoopSettings:
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: float = 1.0
     seed: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     device: Literal["auto", "cpu"] = "auto"
     micro_batch: int = 0
     checkpoint_every: int = 100
@@ -265,7 +266,8 @@ class _Loop:
         return gathered.requires_grad_(rows.is_floating_point())
 
     def _outputs(self, step: int, start: int, items: Sequence[Any]) -> Outputs:
-        torch.manual_seed(int(random(self.settings.seed, step, start).integers(2**63)))
+        place = self.accelerator.process_index * self.share + start  # each process draws other noise
+        torch.manual_seed(int(random(self.settings.seed, step, place).integers(2**63)))
         with self.accelerator.autocast():
             outputs = self.stage.outputs(items)
         return {name: rows.float() if rows.is_floating_point() else rows for name, rows in outputs.items()}

@@ -38,15 +38,15 @@ class Bin:
 
 def by_contrast(scored: Scored, truth: Mapping[str, str]) -> tuple[Bin, ...]:
     """Bins of contrast-to-noise. truth: JSON of each study as the phantoms give it."""
-    return _bins(scored, _hardest(scored, truth, lambda finding: finding["contrast_to_noise"]), CONTRAST)
+    return _bins(scored, _plainest(scored, truth, lambda finding: finding["contrast_to_noise"]), CONTRAST)
 
 
 def by_size(scored: Scored, truth: Mapping[str, str]) -> tuple[Bin, ...]:
     """Bins of the largest diameter; findings without one (diffuse ones) are in none."""
-    return _bins(scored, _hardest(scored, truth, lambda finding: finding["size_mm"] or np.nan), SIZE_MM)
+    return _bins(scored, _plainest(scored, truth, lambda finding: finding["size_mm"] or np.nan), SIZE_MM)
 
 
-def _hardest(scored: Scored, truth: Mapping[str, str], measure: Callable[[Mapping[str, Any]], float]) -> np.ndarray:
+def _plainest(scored: Scored, truth: Mapping[str, str], measure: Callable[[Mapping[str, Any]], float]) -> np.ndarray:
     """(N, n) the measure of the plainest finding that gives the output, NaN where there is none."""
     found = np.full(scored.logits.shape, np.nan)
     for row, record in enumerate(scored.records):
@@ -82,5 +82,5 @@ def _bin(scored: Scored, measure: np.ndarray, low: float, high: float) -> Bin:
         int(inside.sum()),
         len(names),
         mean_auroc(kept, names) if names else None,
-        float((scored.logits[inside] > 0).mean()) if inside.any() else None,
+        float(scored.called[inside].mean()) if inside.any() else None,
     )

@@ -46,8 +46,9 @@ class Interval:
 class OutputFigures:
     """One output on the studies that have its label.
 
-    sensitivity, specificity, balanced_accuracy: at the bundle's threshold. brier, calibration_error: of the calibrated
-    probability; the latter is the mean gap between said and seen over BINS equal bins, weighted by studies.
+    sensitivity, specificity, balanced_accuracy: of what the node calls, at the bundle's threshold. brier,
+    calibration_error: of the calibrated probability; the latter is the mean gap between said and seen over BINS equal
+    bins, weighted by studies.
     """
 
     name: str
@@ -120,7 +121,7 @@ def _output(scored: Scored, n: int, drawn: Numbers) -> OutputFigures:
     present, logits = _known(scored, n)
     positives, negatives = int(present.sum()), int((~present).sum())
     enough = min(positives, negatives) >= FEWEST
-    called = logits > 0
+    called = scored.called[np.isfinite(scored.targets[:, n]), n]
     brier, gap = _calibration(scored, n) if enough else (None, None)
     return OutputFigures(
         name=scored.names[n],

@@ -30,7 +30,7 @@ def write_page(path: Path, record: Mapping[str, Any], title: str, warning: str =
     plots: dict[str, Any] = {name: _plots_of(one) for name, one in record["sets"].items()}
     plots["scaling"] = _scaling_plot(record["scaling"]) if record.get("scaling") else ""
     sets = {name: _complete(one) for name, one in record["sets"].items()}
-    shown = {"scaling": None, **record, "sets": sets}
+    shown = {"scaling": None, "prospective": False, **record, "sets": sets}
     text = environment.get_template("page.html").render(
         record=shown, title=title, warning=warning, plots=plots, tasks=TASKS
     )

@@ -34,7 +34,7 @@ class EvaluationSet:
     """Studies that were not trained on, with what is known of them.
 
     embeddings: of exactly these records, in their order. truth: JSON of simulated studies. report_vectors, texts: of
-    the studies' reports in the records' order, where there are any.
+    the studies' reports in the records' order, "" for a study without one.
     """
 
     records: tuple[StudyRecord, ...]
@@ -56,9 +56,11 @@ def score(heads: TrainedHeads, given: EvaluationSet) -> dict[str, Scored]:
     for task, logits in answered.items():
         temperature = heads.temperatures.get(task)
         if task == "priority":
-            targets = _one_of(levels(given.labels, studies, names[task]), len(names[task]))
+            left_out = [name.removeprefix("priority.") for name in heads.left_out]
+            targets = _one_of(levels(given.labels, studies, names[task], left_out), len(names[task]))
             probabilities = None if temperature is None else softmax(logits / temperature, axis=1)
-            scored[task] = Scored(names[task], given.records, _against_the_rest(logits), targets, probabilities)
+            against = _against_the_rest(logits)
+            scored[task] = Scored(names[task], given.records, against, targets, probabilities, strongest=True)
         else:
             targets = flags(given.labels, studies, task, names[task])
             cuts = np.array([heads.thresholds[task][name] for name in names[task]])

@@ -29,13 +29,16 @@ class Retrieval:
 
 
 def retrieve(images: Vectors, reports: Vectors, texts: Sequence[str]) -> Retrieval | None:
-    """images, reports: (N, V) of unit length; texts: the reports. None with five different reports or fewer.
+    """images, reports: (N, V) of unit length; texts: the reports, "" where a study has none.
+
+    None with five different reports or fewer.
 
     Raises BadTrainingData when the numbers differ.
     """
     if not len(images) == len(reports) == len(texts):
         raise BadTrainingData("retrieval: the numbers of images, reports and texts differ")
-    rows = np.array(sorted({text: row for row, text in reversed(list(enumerate(texts)))}.values()), np.int64)
+    first = {text: row for row, text in reversed(list(enumerate(texts))) if text}
+    rows = np.array(sorted(first.values()), np.int64)
     if len(rows) <= 5:
         return None
     similarity = images[rows].astype(np.float64) @ reports[rows].T.astype(np.float64)

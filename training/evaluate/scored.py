@@ -21,7 +21,7 @@ class Scored:
 
     logits: (N, n), the threshold already subtracted where the output has one. targets: (N, n) 1, 0 or NaN (unknown).
     probabilities: (N, n), or None where the task is not calibrated. Exclusive levels are outputs like others: a study
-    is "high" or it is not.
+    is "high" or it is not. strongest: whether, as of them, the largest logit alone is called; else every one above 0.
     """
 
     names: tuple[str, ...]
@@ -29,6 +29,16 @@ class Scored:
     logits: Numbers
     targets: Numbers
     probabilities: Numbers | None = None
+    strongest: bool = False
+
+    @property
+    def called(self) -> npt.NDArray[np.bool_]:
+        """(N, n) what the node says of the studies: the positive findings, or the level that it ranks them by."""
+        if self.strongest:
+            largest: npt.NDArray[np.bool_] = np.arange(len(self.names)) == self.logits.argmax(axis=1)[:, None]
+            return largest
+        positive: npt.NDArray[np.bool_] = self.logits > 0
+        return positive
 
     def __post_init__(self) -> None:
         shape = len(self.records), len(self.names)

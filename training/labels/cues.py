@@ -75,19 +75,20 @@ CUES: Mapping[str, tuple[str, ...]] = {
         r"\bnot(?=\W*$)",
     ),
     "not": (
-        r"\b(no|without|negative for|absence of|absent|free of|free from|denies|nothing to suggest|neither|nor|not|never"
-        r"|lacks?|lack of|rather than|instead of|resolution of|resolved|unlikely to (be|represent)|fails? to|nil)\b"
+        r"\b(no|without|negative for|absence of|absent|free of|free from|denies|nothing to suggest|neither|nor|not"
+        r"|never|lacks?|lack of|rather than|instead of|resolution of|resolved|unlikely to (be|represent)"
+        r"|fails? to|nil)\b"
         r"( (convincing |definite |obvious |gross |overt |imaging |mr |other )*(evidence|signs?|features?|indication)"
         r"( (of|for|to suggest))?)?",
     ),
     # What was said before ends here.
     "but": (
-        r"\b(but|however|although|though|except|apart from|aside from|other than|besides|yet|otherwise|while|whereas)\b",
-        r"\b(despite|due to|because of|secondary to|caused by|related to)\b",
+        r"\b(but|however|although|though|except|apart from|aside from|other than|besides|yet|otherwise)\b",
+        r"\b(while|whereas|despite|due to|because of|secondary to|caused by|related to)\b",
         r";|:(?=\s)",
-        r"(,|\band\b) (?=(there|this|these|it|findings?|appearances?|which|an?|the|is|are|has|with|without|now|consistent"
-        r"|compatible|most|likely|suspicious|suggest\w*|favor\w*|in keeping|represent\w*|typical|measuring|stable"
-        r"|unchanged|known|again)\b)",
+        r"(,|\band\b) (?=(there|this|these|it|findings?|appearances?|which|an?|the|is|are|has|with|without|now"
+        r"|consistent|compatible|most|likely|suspicious|suggest\w*|favor\w*|in keeping|represent\w*|typical|measuring"
+        r"|stable|unchanged|known|again)\b)",
     ),
     # Where something is or is not: what is named there is there.
     "place": (

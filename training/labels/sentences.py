@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from training.prepare.known import statements
+
 _ASIDE = (
     "indications?|clinical (?:indication|information|history|details|question|data|background)|history|symptoms"
     "|reason for (?:the )?(?:exam|examination|study|referral)|technique|procedure|protocol|sequences|contrast"
@@ -77,3 +79,8 @@ def _parts(lines: list[str]) -> Iterator[str]:
 
 def _heading(part: str) -> re.Match[str] | None:
     return _HEADING.match(part)
+
+
+def report_items(text: str) -> tuple[str, ...]:
+    """A whole report, headings and all, as the statements of a `StudyReport`."""
+    return statements(unwrapped(text))

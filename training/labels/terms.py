@@ -108,7 +108,7 @@ TERMS: Mapping[str, tuple[str, ...]] = {
 DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "cyst_arachnoid_cyst": ("extra ?axial (csf (intensity |signal )?)?cysts?",),
     "developmental_dysgenesis_corpus_callosum": (
-        "(hypogenesis|hypoplasia|partial agenesis) of (the )?corpus callosum",
+        "(dysgenesis|agenesis|hypogenesis|hypoplasia) of (the )?corpus callosum",
         "corpus callosum is (not )?((partially|partly) )?(absent|incompletely formed|dysgenetic)",
     ),
     "inflammatory_multiple_sclerosis": (
@@ -187,7 +187,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "tumor_pediatric_brainstem_glioma": ("(diffuse )?(midline|pontine) gliomas?", "dipg"),
     "vascular_hemorrhagic_intracranial_hemorrhage": (
         "h(emorrhages?|emorrhagic (transformation|conversion|stroke))",
-        "bleed(s|ing)?",
+        "bleed(s|ing)?|ich",
         "(intra ?parenchymal|parenchymal|intra ?cerebral|cerebral|lobar|intra ?cranial|intra ?axial|cerebellar|thalamic"
         "|basal ganglia|epidural|extradural) (\\w+ )?(hematoma|hemorrhage|bleed)s?",
     ),
@@ -208,8 +208,8 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "vascular_ischemic_large_vessel_stroke": (
         "infarct(ion)?s?",
-        "strokes?",
-        "ischemi(a|c (stroke|event|lesion|insult|change)s?)",
+        "(large vessel )?(ischemic )?strokes?",
+        "ischemi(a|c (event|lesion|insult|change)s?)",
     ),
     "vascular_ischemic_small_vessel_disease": (
         "(small|micro) ?(vessel|vascular) (type )?(ischemic )?(disease|change|ischemia|angiopathy)s?",
@@ -250,8 +250,8 @@ OTHER_THINGS: tuple[str, ...] = (
 
 # Statements that all is well somewhere, and of which findings that is said; none named: of all.
 NORMALS: Mapping[str, tuple[str, ...]] = {
-    "^((impression|conclusion|summary|opinion): )?(normal|unremarkable) (brain |head )?(mri|mr|mr imaging|study|examination|scan)( of the "
-    "(brain|head))?( for age)?\\W*$": (),
+    r"^((impression|conclusion|summary|opinion): )?(normal|unremarkable) (brain |head )?"
+    r"(mri|mr|mr imaging|study|examination|scan)( of the (brain|head))?( for age)?\W*$": (),
     "ventric(les|ular system)[^.;,]{0,40} (normal|unremarkable|age appropriate)|normal (size of the ventricles|"
     "ventric(les|ular system))": ("ventricular_ventriculomegaly",),
     "(brain|cerebral) volume is (normal|appropriate|preserved)": ("structural_cerebral_atrophy",),

@@ -2,6 +2,7 @@
 
     case.py      a seed → who the patient is and what is wrong (how often, how large, how faint: fixed in advance)
     anatomy.py   the patient's head as maps of tissue      lesions/  what each diagnosis does to them
+    template.py  the average head (MNI152), which warp.py bends into the patient's
     signal.py    maps → brightness by the sequence's equation    scanner.py  slices, coil, noise, motion
     protocol.py, vendors.py  which series, and under which names   dicom.py  slices → DICOM files
     report.py    findings → the words of a report, by grammar.py from wordings.py

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from training.phantom import signal
 from training.phantom.types import Acquisition, Head, Map, SeriesPlan
@@ -140,8 +141,6 @@ def _linear(head: Head, x: Vector) -> Map:
 
 def _bilinear(head: Head, y: Vector, z: Vector) -> Any:
     """Sparse (samples, z · y voxels): the mean over each sample's points."""
-    from scipy import sparse
-
     depth, rows, _ = head.fluid.shape
     row, level = _voxel(head, 1, y), _voxel(head, 2, z)
     row_floor, level_floor = np.floor(row).astype(np.int32), np.floor(level).astype(np.int32)

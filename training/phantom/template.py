@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Image
+from scipy import ndimage
 
 from training.base.errors import BadTrainingData
 from training.phantom.types import Map
@@ -67,8 +69,6 @@ def coordinates() -> tuple[Points, Points, Points]:
 @functools.cache
 def template() -> Template:
     """The average head. Raises BadTrainingData when nilearn is not installed."""
-    from scipy import ndimage
-
     head, gray, white = (_on_grid(name) for name in ("t1", "gm", "wm"))
     x, y, z = coordinates()
     distance = _distance_to_skull(head > 0.08)
@@ -114,9 +114,6 @@ def template() -> Template:
 
 
 def _on_grid(name: str) -> Map:
-    from nibabel.nifti1 import Nifti1Image
-    from scipy import ndimage
-
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise BadTrainingData("phantoms need nilearn's MNI152 maps: pip install 'prima-node[training]'")
@@ -136,15 +133,11 @@ def _on_grid(name: str) -> Map:
 
 
 def _far_from(mask: npt.NDArray[np.bool_]) -> Map:
-    from scipy import ndimage
-
     return np.asarray(SPACING_MM * ndimage.distance_transform_edt(~mask), np.float32)
 
 
 def _distance_to_skull(brain: npt.NDArray[np.bool_]) -> Map:
     """The brain's hull, with sulci and cisterns closed over, as a signed distance in mm."""
-    from scipy import ndimage
-
     closed = _far_from(brain) <= 12
     hull = _far_from(~closed) > 12 - 1
     hull |= brain
@@ -171,8 +164,6 @@ def _both(centre: tuple[float, float, float], radii: tuple[float, float, float])
 
 def _outside(distance: Map, inside: Map) -> tuple[Map, Map, Map]:
     """fat, soft tissue and normal uptake outside the cranial cavity: skull, scalp, face, orbits, neck."""
-    from scipy import ndimage
-
     x, y, z = coordinates()
     face = _ellipsoid((0, -40, -52), (60, 52, 62))
     nose = _ellipsoid((0, -88, -50), (13, 16, 26))
@@ -221,8 +212,6 @@ def _venous_sinuses(distance: Map) -> Map:
 
 def _ventricles(fluid: Map, distance: Map) -> Map:
     """Share of each voxel that is lateral, third or fourth ventricle: the deep fluid that hangs together."""
-    from scipy import ndimage
-
     x, y, z = coordinates()
     lateral = (
         (np.abs(x) < 42)
@@ -248,8 +237,6 @@ def _index(point: tuple[float, float, float]) -> tuple[int, int, int]:
 
 
 def _widening(ventricles: Map) -> Map:
-    from scipy import ndimage
-
     smooth = ndimage.gaussian_filter(ventricles, 3.0) + 0.5 * ndimage.gaussian_filter(ventricles, 6.0)
     z, y, x = np.gradient(smooth)
     field = np.stack([x, y, z])

@@ -134,8 +134,8 @@ class Acquisition:
 
     voxels: (slices, rows, columns) uint16. positions: (slices, 3) LPS mm of each slice's first voxel centre.
     orientation: the two direction cosines of Image Orientation (Patient), rows first (PS3.3 C.7.6.2.1.1).
-    contrast_to_noise: for each finding of the head's case, |mean inside − mean of surrounding normal-appearing voxels| over
-    the noise, 0 where the series does not show it and where a finding has no voxels of its own (a midline shift).
+    contrast_to_noise: for each finding of the head's case, |mean inside − mean of surrounding normal-appearing voxels|
+    over the noise, 0 where the series does not show it and for a finding with no voxels of its own (midline shift).
     """
 
     plan: SeriesPlan

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from training.phantom.template import ORIGIN_MM, SHAPE, SPACING_MM, Template, coordinates
 from training.phantom.types import Map
@@ -279,8 +280,6 @@ def _around(frame: Map, centre: tuple[float, float, float]) -> npt.NDArray[np.bo
 
 def sampling(points: Map) -> Any:
     """Trilinear weights: a sparse (points, voxels) matrix for (3, points) in mm. Outside, the nearest voxel."""
-    from scipy import sparse
-
     count = points.shape[1]
     whole, part = [], []
     for axis, size in enumerate(reversed(SHAPE)):

@@ -17,8 +17,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,7 +25,8 @@ import typer
 
 from prima_core.base.errors import BundleError
 from prima_core.bundle import read_manifest
-from training.base.errors import BadTrainingData, TrainingError
+from training.base.command import command, explained
+from training.base.errors import BadTrainingData
 from training.base.pseudonyms import load_or_create_key
 from training.prepare.archive import Archive, Retrieval
 from training.prepare.bids import Bids
@@ -41,7 +41,7 @@ from training.prepare.store import TokenStore
 from training.prepare.wado import WebArchive
 from training.stages.architecture import small
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command()
 
 Out = Annotated[Path, typer.Option(help="the store: a new folder, or one to go on with")]
 Key = Annotated[Path, typer.Option(help="the pseudonym key; made when it is not there; keep it out of the store")]
@@ -71,7 +71,7 @@ def dicom(
     limit: Limit = None,
 ) -> None:
     """Studies in folders of DICOM files, such as an export or a node's spool."""
-    with _explained():
+    with explained():
         source = DicomFolder(folders, load_or_create_key(key), read_known(labels, reports))
         _fill(source, out, encoder, device, patches, workers, limit)
         if source.skipped:
@@ -96,7 +96,7 @@ def archive(
     limit: Limit = None,
 ) -> None:
     """Studies by name from an archive, over DICOMweb or by C-MOVE."""
-    with _explained():
+    with explained():
         known: Known = read_known(labels, reports)
         retrieval = _retrieval(wado, move, own)
         source = Archive(retrieval, load_or_create_key(key), _listed(studies), _listed(accession_numbers), known)
@@ -118,7 +118,7 @@ def mr_rate(
     limit: Limit = None,
 ) -> None:
     """The MR-RATE collection."""
-    with _explained():
+    with explained():
         source = MrRate(folder, load_or_create_key(key))
         if split is not None:
             _write_parts(split, source.parts())
@@ -141,7 +141,7 @@ def bids(
     limit: Limit = None,
 ) -> None:
     """A BIDS data set; labels and reports by sub-X_ses-Y or sub-X."""
-    with _explained():
+    with explained():
         source = Bids(folder, load_or_create_key(key), read_known(labels, reports))
         _fill(source, out, encoder, device, patches, workers, limit)
 
@@ -149,7 +149,7 @@ def bids(
 @app.command()
 def verify(store: Annotated[Path, typer.Argument(help="a store")]) -> None:
     """Read every shard of a store and compare its SHA-256."""
-    with _explained():
+    with explained():
         opened = TokenStore(store)
         opened.verify()
         typer.echo(f"{len(opened)} studies, all shards as they were written")
@@ -201,15 +201,6 @@ def _listed(path: Path | None) -> Sequence[str]:
 def _write_parts(path: Path, parts: dict[str, str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("study", "part"), *parts.items()])
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except TrainingError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
 def _wrong(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prima_core.scope import ScopeSettings
@@ -15,9 +15,13 @@ from training.prepare.source import SourceStudy
 
 @dataclass(frozen=True)
 class ListedStudies:
-    """A source over lists of files. Reference: the Study Instance UID."""
+    """A source over lists of files. Reference: the Study Instance UID.
+
+    patients: pseudonyms by UID, as whoever lists the files knows patients.
+    """
 
     files: Mapping[str, Sequence[Path]] = field(repr=False)
+    patients: Mapping[str, str] = field(repr=False)
     pseudonyms: Pseudonyms
     known: Known = field(default_factory=Known)
     settings: ScopeSettings = field(default_factory=ScopeSettings)
@@ -32,4 +36,5 @@ class ListedStudies:
 
     def fetch(self, reference: str, _scratch: Path) -> SourceStudy:
         """Reads the files where they are. Raises OutOfScope and TwoPatients."""
-        return read_study(self.files[reference], self.pseudonyms, self.known, self.settings)
+        found = read_study(self.files[reference], self.pseudonyms, self.known, self.settings)
+        return replace(found, record=replace(found.record, patient=self.patients[reference]))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _AHEAD = 2  # studies a worker, so that none waits for this process
 _DIED = "the process that prepared it ended"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def fill_store(
         _no_space_named(out),
         StoreWriter(out, PATCHES if encoder is None else TOKENS, about) as writer,
         _scratch_beside(out) as scratch,
+        _one_thread_each(),
         _progress(quiet) as progress,
     ):
         waiting = {reference: study for study, reference in references.items() if study not in writer.studies}
@@ -250,6 +252,21 @@ def _no_space_named(out: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise NoSpace(f"{out}: no space left on its disk; the command goes on when started with more") from error
         raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Worker processes start with one thread each for OpenMP, BLAS and ITK: two of many threads disturb each other."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -129,6 +129,7 @@ class TokenStore:
         for shard in sorted({entry.shard for entry in self._index.values()}):
             self._check_size(shard)
         self._open: OrderedDict[str, Any] = OrderedDict()
+        self._sound: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -181,12 +182,7 @@ class TokenStore:
 
     def verify(self) -> None:
         """Read every shard and compare its SHA-256. Raises BadTrainingData that names all damaged ones."""
-        damaged = []
-        for name, line in self._shards.items():
-            with (self.folder / "shards" / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != line["sha256"]:
-                    damaged.append(name)
-        if damaged:
+        if damaged := [name for name, line in self._shards.items() if self._digest(name) != line["sha256"]]:
             raise BadTrainingData(f"{self.folder}: damaged shards: {', '.join(damaged)}; copy them again")
 
     def _known(self, file: str) -> Iterator[dict[str, Any]]:
@@ -210,9 +206,20 @@ class TokenStore:
             state = "is missing" if found is None else f"has {found} bytes instead of {self._shards[shard]['bytes']}"
             raise BadTrainingData(f"{self.folder}: shard {shard} {state}; copy it again or prepare the store anew")
 
+    def _check_content(self, shard: str) -> None:
+        """Once, when it is first read: a flipped bit would be trained on."""
+        if shard not in self._sound and self._digest(shard) != self._shards[shard]["sha256"]:
+            raise BadTrainingData(f"{self.folder}: shard {shard} is damaged; copy it again or prepare the store anew")
+        self._sound.add(shard)
+
+    def _digest(self, shard: str) -> str:
+        with (self.folder / "shards" / shard).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def _array(self, shard: str, name: str) -> npt.NDArray[Any]:
         try:
             if shard not in self._open:
+                self._check_content(shard)
                 self._open[shard] = safe_open(self.folder / "shards" / shard, framework="np")
                 if len(self._open) > _OPEN_SHARDS:
                     self._open.popitem(last=False)

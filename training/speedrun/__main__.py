@@ -9,19 +9,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-app = typer.Typer(add_completion=False)
+from training.base.command import command, explained
+
+app = command()
 
 
 @app.command()
 def main(
     out: Annotated[Path, typer.Option(help="The run's folder; a run that was stopped goes on.")],
     profile: Annotated[
-        str, typer.Option(help="full (at most an hour on two cores), quick (ten minutes) or tiny.")
+        str, typer.Option(help="full (about an hour on two cores), quick (ten minutes) or tiny.")
     ] = "full",
     workers: Annotated[int, typer.Option(help="Processes that make and read phantoms.")] = os.cpu_count() or 1,
 ) -> None:
     """Make phantoms, train every stage, evaluate on unseen phantoms and write a bundle."""
-    from training.base.errors import TrainingError
     from training.run_folder import RunFolder
     from training.speedrun.profiles import PROFILES
     from training.speedrun.steps import Speedrun
@@ -31,11 +32,8 @@ def main(
         raise typer.BadParameter(f"one of {', '.join(PROFILES)}", param_hint="--profile")
     out.mkdir(parents=True, exist_ok=True)
     speedrun = Speedrun(RunFolder(out), PROFILES[profile](), workers)
-    try:
+    with explained():
         bundle, record = speedrun.all()
-    except TrainingError as error:
-        typer.echo(f"speedrun: {error}", err=True)
-        raise typer.Exit(1) from error
     Console().print(table(record, speedrun.seconds))
     typer.echo(f"bundle {bundle.manifest.id} in {bundle.directory}; figures and plots in {out / 'evaluation'}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -11,16 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.numpy import load_file
 
-from prima_core.bundle import MANIFEST, Bundle, load_bundle
+from prima_core.bundle import Bundle
 from training.base.checkpoint import write_json
-from training.base.embeddings import Embeddings, read_embeddings, write_embeddings
+from training.base.embeddings import Embeddings, read_embeddings
 from training.base.errors import BadTrainingData
 from training.base.pseudonyms import load_or_create_key
 from training.base.splits import split_by_patient
+from training.base.trained_on import refuse_seen
+from training.evaluate.held_out import evaluation_set
 from training.evaluate.page import PHANTOM_WARNING, write_page
 from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
 from training.evaluate.scaling import scaling_curve
@@ -29,27 +30,27 @@ from training.phantom.source import PhantomSource
 from training.prepare.encode import Encoder
 from training.prepare.run import fill_store
 from training.prepare.store import TokenStore
-from training.run_folder import RunFolder, write_split
+from training.run_folder import TRAINED, RunFolder, write_split
 from training.speedrun.profiles import Profile
 from training.stages.clip import STUDY_MODEL, Cohort, read_study_model, read_text_tower, train_clip
-from training.stages.embed import embed_studies, load_study_model
+from training.stages.embed import embed_store
 from training.stages.export import EVALUATION, attach_evaluation, export_bundle
 from training.stages.heads import TrainedHeads, train_heads
 from training.stages.text_tower import TextTower, make_text_tower
 from training.stages.tokenizer import ENCODER, read_patches, train_tokenizer
 from training.stages.transfer import TransferSettings, train_transfer
-from training.stages.zero_shot import Vectors, ZeroShotHead, plain_prompts, zero_shot_head
+from training.stages.zero_shot import ZeroShotHead, plain_prompts, zero_shot_head
 
 NAME = "prima-phantom"
 FIRST_AWAY, FIRST_PATCH = 1_000_000, 2_000_000  # seeds: patients of the other scanners, and of the tokenizer
 MOST_BYTES = 20_000_000
+SECONDS = "seconds.json"
 UNSEEN, AWAY = "unseen patients", "other scanners"
-TEXTS_AT_ONCE = 64
 
 
 @dataclass
 class Speedrun:
-    """One run in its folder. seconds: of each step, in this call."""
+    """One run in its folder. seconds: of each step, in this call and those before that it goes on from."""
 
     run: RunFolder
     profile: Profile
@@ -58,6 +59,8 @@ class Speedrun:
 
     def all(self) -> tuple[Bundle, dict[str, Any]]:
         """Every step; the bundle and its evaluation. Raises TrainingError."""
+        if (path := self.run / SECONDS).exists():
+            self.seconds |= json.loads(path.read_text("utf-8"))
         with self._timed("tokenizer"):
             self.tokenizer()
         with self._timed("phantoms and tokens"):
@@ -85,12 +88,8 @@ class Speedrun:
         store = TokenStore(folder)
         studies = [record.study for record in store.records]
         held_out = max(1, len(studies) // 10)
-        train_tokenizer(
-            read_patches(store, studies[held_out:]),
-            read_patches(store, studies[:held_out]),
-            self.run / "tokenizer",
-            profile.tokenizer,
-        )
+        training, judged = (read_patches(store, part) for part in (studies[held_out:], studies[:held_out]))
+        train_tokenizer(training, judged, self.run / "tokenizer", profile.tokenizer, studies)
 
     def tokens(self) -> None:
         """Phantoms of both domains → latents, and which patients train, validate and test."""
@@ -113,9 +112,7 @@ class Speedrun:
     def embeddings(self) -> None:
         """The study embeddings of both stores."""
         for store, path in ((self.run.store(), self._embeddings), (self._away, self._away_embeddings)):
-            if not path.exists():
-                model = load_study_model(*read_study_model(self.run / "clip"))
-                write_embeddings(path, embed_studies(model, store, [record.study for record in store.records]))
+            embed_store(store, self.run / "clip", path)
 
     def heads(self) -> TrainedHeads:
         """Task heads, and brain age as a transfer head."""
@@ -128,6 +125,7 @@ class Speedrun:
         """The test patients, and patients on other scanners."""
         embeddings, split, store = self.run.embeddings(), self.run.split(), self.run.store()
         tower, zero_shot = self._tower(), self._zero_shot(heads)
+        refuse_seen((self.run / stage for stage in TRAINED), store.records, split.test)
         test = self._set(store, embeddings, split.test, tower)
         away = read_embeddings(self._away_embeddings)
         others = self._set(self._away, away, away.studies, tower)
@@ -150,6 +148,7 @@ class Speedrun:
             sets,
             scaling=[asdict(point) for point in scaling],
             transfer={age.target: asdict(transfer)},
+            heads=heads.digest(),
             training_state="phantom",
             training_studies=len(split.train),
             left_out=list(heads.left_out),
@@ -162,8 +161,6 @@ class Speedrun:
         page = self.run / "evaluation" / "report.html"
         write_json(self.run / "evaluation" / EVALUATION, document)
         write_page(page, document, NAME, PHANTOM_WARNING)
-        if (out / MANIFEST).exists():
-            return load_bundle(out)
         body = {**load_file(self.run / "clip" / STUDY_MODEL), **load_file(self.run / "tokenizer" / ENCODER)}
         bundle = export_bundle(
             out,
@@ -195,43 +192,29 @@ class Speedrun:
         return PhantomSource(range(first, first + count), domain, load_or_create_key(self.run / "key"))
 
     def _tower(self) -> TextTower:
-        return read_text_tower(self.run / "clip", self.run / "text", self.profile.clip.most_report_tokens)
+        return read_text_tower(self.run / "clip", self.run / "text")
 
     def _zero_shot(self, heads: TrainedHeads) -> ZeroShotHead:
         """The trained diagnoses once more, by prompts alone. The scale does not move an AUROC."""
         names = [name for shape in heads.shapes if shape.task == "diagnosis" for name in shape.outputs]
-        tower = self._tower()
         prompts = {name: plain_prompts(TERMS[name]) for name in names}
-        return zero_shot_head(prompts, lambda texts: _vectors(tower, texts), scale=1.0)
+        return zero_shot_head(prompts, self._tower().vectors, scale=1.0)
 
     def _set(
         self, store: TokenStore, embeddings: Embeddings, studies: Sequence[str], tower: TextTower
     ) -> EvaluationSet:
-        chosen, reports = set(studies), store.reports()
+        chosen = set(studies)
         records = tuple(record for record in store.records if record.study in chosen)
-        names = tuple(record.study for record in records)
-        rows = embeddings.rows(names)
-        texts = [reports[study].text for study in names]
-        return EvaluationSet(
-            records,
-            Embeddings(names, embeddings.study[rows], embeddings.clip[rows]),
-            store.labels(),
-            store.truth(),
-            _vectors(tower, texts),
-            texts,
-        )
+        return evaluation_set(records, embeddings, store.labels(), store, tower)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
-        self.seconds[step] = time.monotonic() - start
-
-
-@torch.inference_mode()
-def _vectors(tower: TextTower, texts: Sequence[str]) -> Vectors:
-    parts = [tower(texts[start : start + TEXTS_AT_ONCE]).numpy() for start in range(0, len(texts), TEXTS_AT_ONCE)]
-    return np.concatenate(parts)
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
+            write_json(self.run / SECONDS, self.seconds)
 
 
 def _machine() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from prima_core.base.config import (
     Architecture,
@@ -12,7 +13,19 @@ from prima_core.base.config import (
     TransformerShape,
     VitShape,
 )
-from prima_core.random_weights import PRIORITY_LEVELS
+from prima_core.random_weights import PRIORITY_LEVELS, released
+
+
+class ModelName(Enum):
+    """What a command can be asked for."""
+
+    SMALL = "small"
+    RELEASED = "released"
+
+
+def named(model: ModelName, diagnoses: Sequence[str] = (), referrals: Sequence[str] = ()) -> Architecture:
+    """The architecture of that name; the outputs matter to heads alone."""
+    return {ModelName.SMALL: small, ModelName.RELEASED: released}[model](diagnoses, referrals)
 
 
 def small(diagnoses: Sequence[str], referrals: Sequence[str]) -> Architecture:

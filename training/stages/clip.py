@@ -28,15 +28,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from prima_core.base.config import Architecture, from_json, to_json
-from prima_core.random_weights import released
-from training.base.checkpoint import finish, finished, write_json, write_weights
+from training.base.checkpoint import done, finish, finished, write_json, write_weights
 from training.base.cohort import StudyLabels, StudyReport
+from training.base.command import command, explained
 from training.base.errors import BadTrainingData
-from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
+from training.base.loop import EndlessOrder, LoopSettings, Outputs, Precision, Stage, random, train
 from training.base.splits import Split
+from training.base.trained_on import SEEN, write_seen
 from training.prepare.store import TokenizedStudy
 from training.run_folder import RunFolder
-from training.stages.architecture import small
+from training.stages.architecture import ModelName, named
 from training.stages.contrastive import SCALE, contrastive, text_key
 from training.stages.series_names import read_series_names
 from training.stages.study_model import NOTHING, Dropout, StudyModel, StudyTokens, study_tokens
@@ -122,27 +123,27 @@ def train_clip(
     write_json(folder / ARCHITECTURE, to_json(architecture))
     write_weights(folder / STUDY_MODEL, stage.module.image.state_dict())
     write_weights(folder / TEXT_TOWER, stage.module.text.state_dict())
+    write_seen(folder, (*cohort.usable(cohort.split.train), *cohort.usable(cohort.split.validation)))
     figures = result.figures() | {"scale": float(stage.module.scale().detach())}
-    finish(folder, whole_identity, (STUDY_MODEL, TEXT_TOWER, ARCHITECTURE), figures)
+    finish(folder, whole_identity, (STUDY_MODEL, TEXT_TOWER, ARCHITECTURE, SEEN), figures)
     return json.loads(json.dumps(figures))  # type: ignore[no-any-return]
 
 
 def read_study_model(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
-    """What `train_clip` wrote. Raises BadTrainingData where it is not done."""
-    if not (folder / "done.json").exists():
-        raise BadTrainingData(f"{folder}: CLIP training has not ended; start it again, it resumes")
+    """What `train_clip` wrote. Raises BadTrainingData where the stage has not ended."""
+    done(folder)
     document = json.loads((folder / ARCHITECTURE).read_text("utf-8"))
     return from_json(Architecture, document, ARCHITECTURE), load_file(folder / STUDY_MODEL)
 
 
-def read_text_tower(folder: Path, text: Path, most_tokens: int = 256) -> TextTower:
+def read_text_tower(folder: Path, text: Path) -> TextTower:
     """The trained tower, ready to run. text: the Hugging Face folder that it was made from. Raises BadTrainingData."""
     architecture, _ = read_study_model(folder)
-    tower = open_text_tower(text, architecture.study_vit.output, most_tokens)
-    try:
-        tower.load_state_dict(load_file(folder / TEXT_TOWER))
-    except RuntimeError as error:
-        raise BadTrainingData(f"{folder}: its text tower was not made from {text}") from error
+    settings = done(folder)["settings"]
+    if settings["text"] != text_identity(text):
+        raise BadTrainingData(f"{folder}: its text tower was not made from {text}")
+    tower = open_text_tower(text, architecture.study_vit.output, settings["most_report_tokens"])
+    tower.load_state_dict(load_file(folder / TEXT_TOWER))
     return tower.eval().requires_grad_(False)
 
 
@@ -307,14 +308,14 @@ def _identity(
         "architecture": {key: value for key, value in to_json(architecture).items() if key != "heads"},
         "text": text_identity(text),
         "tokens": cohort.tokens.about,
-        "series_names": None if series_names is None else (series_names / "done.json").read_text("utf-8"),
+        "series_names": None if series_names is None else done(series_names)["files"],
         "studies": {part: len(studies) for part, studies in parts.items()},
         "reports": zlib.crc32(json.dumps(known).encode()),
         "labels": zlib.crc32(json.dumps(labels, sort_keys=True, default=dict).encode()),
     }
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -327,22 +328,14 @@ def main(
     label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
     most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,
     micro_batch: Annotated[int, typer.Option(help="Studies that a process runs at once; 0 for all.")] = 0,
-    precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
-    model: Annotated[str, typer.Option(help="small or released: the architecture.")] = "small",
+    precision: Annotated[Precision, typer.Option(help="Of the matrix products.")] = "no",
+    model: Annotated[ModelName, typer.Option(help="The architecture.")] = ModelName.SMALL,
     text: Annotated[Path | None, typer.Option(help="A Hugging Face folder; the run's text/ by default.")] = None,
 ) -> None:
     """Train the study model and the text tower of a run."""
     opened = RunFolder(run)
-    store, labels = opened.store(), opened.labels()
-    cohort = Cohort(store, store.reports(), labels, opened.split())
-    loop = LoopSettings(
-        steps,
-        batch,
-        warmup=200,
-        precision=precision,  # type: ignore[arg-type]
-        micro_batch=micro_batch,
-        validate_every=max(steps // 20, 1),
-    )
+    every = max(steps // 20, 1)
+    loop = LoopSettings(steps, batch, warmup=200, precision=precision, micro_batch=micro_batch, validate_every=every)
     settings = ClipSettings(
         loop,
         Dropout(most_tokens=most_tokens),
@@ -350,12 +343,14 @@ def main(
         temperature=temperature,
         label_weight=label_weight,
     )
-    shape = {"small": small, "released": released}[model]
-    architecture = shape(names_of(labels, "diagnosis"), names_of(labels, "referral"))
     names = run / "series_names"
-    figures = train_clip(
-        cohort, architecture, text or run / "text", run / "clip", settings, names if names.exists() else None
-    )
+    with explained():
+        store, labels = opened.store(), opened.labels()
+        cohort = Cohort(store, store.reports(), labels, opened.split())
+        architecture = named(model, names_of(labels, "diagnosis"), names_of(labels, "referral"))
+        figures = train_clip(
+            cohort, architecture, text or run / "text", run / "clip", settings, names if names.exists() else None
+        )
     typer.echo(f"{run / 'clip'}: {figures['losses']}, best validation {figures['best']}")
 
 

@@ -10,6 +10,7 @@ about 1, differ by less than 0.01.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +24,15 @@ from torch import Tensor
 from prima_core.base.config import Architecture
 from prima_core.base.device import resolve
 from prima_core.prima import Prima
-from training.base.embeddings import Embeddings, write_embeddings
+from training.base.checkpoint import done, sha256
+from training.base.command import command, explained
+from training.base.embeddings import Embeddings, read_embeddings, write_embeddings
 from training.base.errors import BadTrainingData
+from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
-from training.stages.clip import Tokens, read_study_model
+from training.stages.clip import STUDY_MODEL, Tokens, read_study_model
 
+PART = 4096  # studies, after which what there is is written
 UNUSED = ("tokenizer.", "heads.")  # tokens are there already, and heads are trained on what is made here
 
 
@@ -46,6 +51,8 @@ def load_study_model(architecture: Architecture, state: dict[str, Tensor], devic
 
 def embed_studies(model: Prima, tokens: Tokens, studies: Sequence[str], batch: int = 8) -> Embeddings:
     """Vectors of `studies`, in their order. Raises BadTrainingData for one whose vectors are not finite."""
+    if not studies:
+        raise BadTrainingData("there are no studies to embed")
     vectors: list[Tensor] = []
     clips: list[Tensor] = []
     starts = range(0, len(studies), batch)
@@ -64,7 +71,34 @@ def embed_studies(model: Prima, tokens: Tokens, studies: Sequence[str], batch: i
     return Embeddings(tuple(studies), study, clip)
 
 
-app = typer.Typer(add_completion=False)
+def embed_store(store: TokenStore, clip: Path, path: Path, device: str = "auto") -> Embeddings:
+    """The vectors of every study of `store`, written to `path`.
+
+    clip: the folder of the trained model. Vectors that this very model has made are not made again: a call that was
+    killed goes on, and one with more studies adds theirs; those of another model are replaced.
+    Raises BadTrainingData when the model was trained on tokens of another encoder, NoSpace.
+    """
+    if done(clip)["settings"]["tokens"] != store.about:
+        raise BadTrainingData(f"{clip}: was trained on tokens of another encoder than those in {store.folder}")
+    weights = sha256(clip / STUDY_MODEL)
+    known = read_embeddings(path) if path.exists() else None
+    if known is not None and known.model != weights:
+        known = None
+    there = set(known.studies) if known else set()
+    missing = [record.study for record in store.records if record.study not in there]
+    if known is not None and not missing:
+        return known
+    model = load_study_model(*read_study_model(clip), device)
+    for start in range(0, len(missing), PART):
+        more = replace(embed_studies(model, store, missing[start : start + PART]), model=weights)
+        known = known.followed_by(more) if known else more
+        write_embeddings(path, known)
+    if known is None:
+        raise BadTrainingData(f"{store.folder}: holds no studies")
+    return known
+
+
+app = command()
 
 
 @app.command()
@@ -73,10 +107,8 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
 ) -> None:
     """Embed every study of a run's store."""
-    store = RunFolder(run).store()
-    model = load_study_model(*read_study_model(run / "clip"), device)
-    embeddings = embed_studies(model, store, [record.study for record in store.records])
-    write_embeddings(run / "embeddings.safetensors", embeddings)
+    with explained():
+        embeddings = embed_store(RunFolder(run).store(), run / "clip", run / "embeddings.safetensors", device)
     typer.echo(f"{run / 'embeddings.safetensors'}: {len(embeddings.studies)} studies")
 
 

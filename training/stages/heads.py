@@ -21,11 +21,12 @@ import torch
 import typer
 from safetensors.numpy import load_file
 
-from prima_core.base.config import HeadShape
+from prima_core.base.config import TASKS, HeadShape
 from prima_core.random_weights import PRIORITY_LEVELS
 from prima_core.task_heads import TaskHeads
-from training.base.checkpoint import finish, finished, write_json, write_weights
+from training.base.checkpoint import DONE, done, finish, finished, write_json, write_weights
 from training.base.cohort import StudyLabels
+from training.base.command import command, explained
 from training.base.embeddings import Embeddings
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
@@ -36,6 +37,7 @@ from training.stages.operating_point import best_threshold, fit_level_temperatur
 from training.stages.targets import Numbers, flags, levels, names_of, without_both_kinds
 
 WEIGHTS, FACTS = "heads.safetensors", "heads.json"
+WIDTHS = ",".join(map(str, FitSettings.hidden))
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ class TrainedHeads:
     temperatures: Mapping[str, float | None]
     left_out: tuple[str, ...] = ()
 
+    def digest(self) -> str:
+        """SHA-256 of all that decides what they answer."""
+        facts = [[asdict(shape) for shape in self.shapes], self.thresholds, self.temperatures]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=dict).encode())
+        for name in sorted(self.weights):
+            digest.update(name.encode() + np.ascontiguousarray(self.weights[name]).tobytes())
+        return digest.hexdigest()
+
 
 def train_heads(
     embeddings: Embeddings,
@@ -77,26 +87,103 @@ def train_heads(
 ) -> TrainedHeads:
     """Fit the heads of every task that has labels. Resumes, and returns at once where `folder` is done.
 
-    Raises BadTrainingData: a training study without an embedding, a finding without examples (unless `leave_out`),
-    no label at all; and what `training.base.loop.train` raises.
+    Raises BadTrainingData: a training study without an embedding, a finding or level without examples (unless
+    `leave_out`), no label at all; and what `training.base.loop.train` raises.
     """
     settings = settings or HeadsSettings()
-    identity = {"settings": json.loads(json.dumps(asdict(settings))), "embeddings": _digest(embeddings)}
-    identity |= {"labels": _labels_digest(labels), "split": [len(split.train), len(split.validation)]}
+    identity = {"settings": json.loads(json.dumps(asdict(settings)))} | made_from(embeddings, labels, split)
     if finished(folder, identity) is None:
         _train(embeddings, labels, split, folder, settings, identity)
     return read_heads(folder)
 
 
+def made_from(embeddings: Embeddings, labels: Mapping[str, StudyLabels], split: Split) -> dict[str, str]:
+    """Digests of all that heads depend on beside their settings; any change of them is a change of the heads."""
+    known = {study: asdict(one) for study, one in sorted(labels.items())}
+    return {
+        "embeddings": embeddings.digest(),
+        "labels": _digest(json.dumps(known, sort_keys=True, default=dict)),
+        "split": _digest(json.dumps([split.train, split.validation])),
+    }
+
+
 def read_heads(folder: Path) -> TrainedHeads:
-    """What `train_heads` wrote. Raises BadTrainingData."""
-    try:
-        facts = json.loads((folder / FACTS).read_text("utf-8"))
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise BadTrainingData(f"{folder}: holds no trained heads") from error
-    shapes = tuple(HeadShape(one["task"], tuple(one["widths"]), tuple(one["outputs"])) for one in facts["shapes"])
+    """What `write_heads` wrote. Raises BadTrainingData where the stage has not ended."""
+    done(folder)
+    facts = json.loads((folder / FACTS).read_text("utf-8"))
+    shapes = tuple(
+        HeadShape(one["task"], tuple(one["widths"]), tuple(one["outputs"]), one["source"]) for one in facts["shapes"]
+    )
+    weights = load_file(folder / WEIGHTS)
     return TrainedHeads(shapes, weights, facts["thresholds"], facts["temperatures"], tuple(facts["left_out"]))
+
+
+def read_settings(folder: Path) -> HeadsSettings:
+    """The settings that the heads in `folder` were trained with. Raises BadTrainingData."""
+    then = done(folder)["settings"]["settings"]
+    fitted = then["fit"]
+    loop = LoopSettings(**fitted["loop"])
+    fit = FitSettings(**{**fitted, "loop": loop, "hidden": tuple(fitted["hidden"])})
+    return HeadsSettings(**{**then, "fit": fit, "levels": tuple(then["levels"])})
+
+
+def write_heads(
+    folder: Path, heads: TrainedHeads, identity: Mapping[str, Any], figures: Mapping[str, Any] | None = None
+) -> None:
+    """The weights, what belongs to them, and done.json. Raises NotConverging where a weight is not finite, NoSpace."""
+    weights = {name: torch.from_numpy(array) for name, array in heads.weights.items()}
+    write_weights(folder / WEIGHTS, weights)
+    facts = {"shapes": [asdict(shape) for shape in heads.shapes], "thresholds": heads.thresholds}
+    write_json(folder / FACTS, facts | {"temperatures": heads.temperatures, "left_out": heads.left_out})
+    finish(folder, identity, (WEIGHTS, FACTS), figures or {})
+
+
+def read_run_heads(run: RunFolder) -> TrainedHeads:
+    """All heads of a run: those of heads/, then the zero-shot findings where it has some.
+
+    Raises BadTrainingData when some were made from other embeddings, or by another split, than the run has now.
+    """
+    folders = [run / "heads", *([run / "zero_shot"] if (run / "zero_shot" / DONE).exists() else [])]
+    now = made_from(run.embeddings(), {}, run.split())
+    for folder in folders:
+        then = done(folder)["settings"]
+        for what in ("embeddings", "split"):
+            if then[what] != now[what]:
+                raise BadTrainingData(f"{folder}: its {what} were others than the run's now; delete it and train anew")
+    heads = read_heads(folders[0])
+    return joined(heads, read_heads(folders[1])) if len(folders) > 1 else heads
+
+
+def joined(first: TrainedHeads, second: TrainedHeads) -> TrainedHeads:
+    """Both, the second ones numbered on.
+
+    A bundle has one temperature a task. Where both have one, the second's logits are scaled to the first's, which
+    changes neither their order nor their probabilities.
+    """
+    weights: dict[str, Any] = dict(first.weights)
+    thresholds = {task: dict(of) for task, of in first.thresholds.items()}
+    for number, shape in enumerate(second.shapes):
+        factor = _ratio(first.temperatures.get(shape.task), second.temperatures.get(shape.task))
+        last = f"layers.{len(shape.widths) - 1}."
+        old, new = f"heads.mlps.{number}.", f"heads.mlps.{len(first.shapes) + number}."
+        for name, tensor in second.weights.items():
+            if name.startswith(old):
+                key = name.removeprefix(old)
+                weights[new + key] = tensor * np.float32(factor) if key.startswith(last) else tensor
+        if shape.task in second.thresholds:
+            cuts = {name: second.thresholds[shape.task][name] * factor for name in shape.outputs}
+            thresholds[shape.task] = thresholds.get(shape.task, {}) | cuts
+    return TrainedHeads(
+        (*first.shapes, *second.shapes),
+        weights,
+        thresholds,
+        {**second.temperatures, **first.temperatures},
+        (*first.left_out, *second.left_out),
+    )
+
+
+def _ratio(first: float | None, second: float | None) -> float:
+    return first / second if first and second else 1.0
 
 
 def head_logits(heads: TrainedHeads, embeddings: Embeddings) -> dict[str, Numbers]:
@@ -131,46 +218,46 @@ def _train(
 ) -> None:
     cohort = _Cohort(embeddings, labels, split)
     shapes: list[HeadShape] = []
-    weights: dict[str, Any] = {}
+    weights: dict[str, npt.NDArray[np.float32]] = {}
     thresholds: dict[str, dict[str, float]] = {"diagnosis": {}, "referral": {}}
     temperatures: dict[str, float | None] = {}
-    left_out: list[str] = []
     figures: dict[str, Any] = {}
-    for task in ("diagnosis", "referral", "priority"):
-        names, short = _outputs(cohort, task, settings)
-        left_out += [f"{task}.{name}" for name in short]
-        if not names:
-            continue
+    outputs = {task: _outputs(cohort, task, settings) for task in TASKS}
+    left_out = [f"{task}.{name}" for task, (_, short) in outputs.items() for name in short]
+    for task, names in ((task, names) for task, (names, _) in outputs.items() if names):
         fitted, validation = _fit_task(cohort, task, names, settings, folder, identity)
-        weights |= {f"heads.mlps.{len(shapes)}.{key}": value for key, value in fitted.head.state_dict().items()}
+        state = fitted.head.state_dict()
+        weights |= {f"heads.mlps.{len(shapes)}.{key}": value.numpy() for key, value in state.items()}
         shapes.append(HeadShape(task, (embeddings.study.shape[1], *settings.fit.hidden), names))
         figures[task] = fitted.result.figures()
         logits = fitted.logits(validation.inputs)
         if task == "priority":
             temperatures[task] = _level_temperature(logits, validation.targets)
         else:
-            thresholds[task] = _thresholds(names, logits, validation.targets)
-            temperatures[task] = _temperature(logits, validation.targets)
+            thresholds[task], temperatures[task] = operating_point(names, logits, validation.targets)
     if not shapes:
         raise BadTrainingData("no training study has a label that can be learned")
-    write_weights(folder / WEIGHTS, weights)
-    facts = {"shapes": [asdict(shape) for shape in shapes], "thresholds": thresholds, "temperatures": temperatures}
-    write_json(folder / FACTS, facts | {"left_out": left_out})
-    finish(folder, identity, (WEIGHTS, FACTS), figures)
+    write_heads(
+        folder, TrainedHeads(tuple(shapes), weights, thresholds, temperatures, tuple(left_out)), identity, figures
+    )
 
 
 def _outputs(cohort: _Cohort, task: str, settings: HeadsSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names that can be learned, and those that have too few examples. Raises BadTrainingData."""
     studies = cohort.split.train
     if task == "priority":
-        known = np.isfinite(levels(cohort.labels, studies, settings.levels))
-        return (settings.levels if known.any() else ()), ()
-    names = names_of({study: cohort.labels[study] for study in studies if study in cohort.labels}, task)
-    short = without_both_kinds(flags(cohort.labels, studies, task, names), names, settings.least) if names else ()
+        names = settings.levels
+        found = levels(cohort.labels, studies, names)
+        if not np.isfinite(found).any():
+            return (), ()
+        short = tuple(name for n, name in enumerate(names) if (found == n).sum() < settings.least)
+    else:
+        names = names_of({study: cohort.labels[study] for study in studies if study in cohort.labels}, task)
+        short = without_both_kinds(flags(cohort.labels, studies, task, names), names, settings.least) if names else ()
     if short and not settings.leave_out:
         raise BadTrainingData(
             f"{task}: fewer than {settings.least} positive or negative training studies of {', '.join(short)}; "
-            "add labels, or leave such findings out of the bundle"
+            "add labels, or leave such findings and levels out of the bundle"
         )
     return tuple(name for name in names if name not in short), short
 
@@ -181,7 +268,9 @@ def _fit_task(
     training, validation = (
         cohort.examples(
             part,
-            levels(cohort.labels, part, names) if task == "priority" else flags(cohort.labels, part, task, names),
+            levels(cohort.labels, part, names, settings.levels)
+            if task == "priority"
+            else flags(cohort.labels, part, task, names),
         )
         for part in (cohort.split.train, cohort.split.validation)
     )
@@ -190,14 +279,11 @@ def _fit_task(
     return fit(names, kind, training, validation, settings.fit, folder / task, identity, title), validation
 
 
-def _thresholds(names: Sequence[str], logits: Numbers, targets: Numbers) -> dict[str, float]:
-    known = np.isfinite(targets)
-    return {name: best_threshold(logits[known[:, n], n], targets[known[:, n], n] == 1) for n, name in enumerate(names)}
-
-
-def _temperature(logits: Numbers, targets: Numbers) -> float | None:
-    known = np.isfinite(targets)
-    return fit_temperature(logits[known], targets[known] == 1) if known.any() else None
+def operating_point(names: Sequence[str], logits: Numbers, targets: Numbers) -> tuple[dict[str, float], float | None]:
+    """The threshold of every output and the temperature of all, from validation studies; (studies, names) each."""
+    known, present = np.isfinite(targets), targets == 1
+    cuts = {name: best_threshold(logits[known[:, n], n], present[known[:, n], n]) for n, name in enumerate(names)}
+    return cuts, fit_temperature(logits[known], present[known]) if known.any() else None
 
 
 def _level_temperature(logits: Numbers, targets: Numbers) -> float | None:
@@ -205,18 +291,11 @@ def _level_temperature(logits: Numbers, targets: Numbers) -> float | None:
     return fit_level_temperature(logits[known], targets[known, 0].astype(np.int64)) if known.any() else None
 
 
-def _digest(embeddings: Embeddings) -> str:
-    digest = hashlib.sha256("\n".join(embeddings.studies).encode())
-    digest.update(np.ascontiguousarray(embeddings.study).tobytes())
-    return digest.hexdigest()
-
-
-def _labels_digest(labels: Mapping[str, StudyLabels]) -> str:
-    text = json.dumps({study: asdict(one) for study, one in sorted(labels.items())}, sort_keys=True, default=dict)
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -224,18 +303,28 @@ def main(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     steps: Annotated[int, typer.Option(help="Updates of each task's head.")] = 20_000,
     learning_rate: Annotated[float, typer.Option(help="RMSprop's.")] = 1e-5,
-    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, by commas; empty for a linear head.")] = "",
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, by commas; '' for a linear head.")] = WIDTHS,
     leave_out: Annotated[bool, typer.Option(help="Leave findings without examples out, and say so.")] = False,
 ) -> None:
     """Train the task heads of a run."""
     opened = RunFolder(run)
     loop = LoopSettings(steps, 64, schedule="constant", validate_every=max(steps // 40, 1))
-    widths = tuple(int(width) for width in hidden.split(",") if width.strip())
-    settings = HeadsSettings(FitSettings(loop, widths, learning_rate), leave_out=leave_out)
-    heads = train_heads(opened.embeddings(), opened.labels(), opened.split(), run / "heads", settings)
+    with explained():
+        settings = HeadsSettings(FitSettings(loop, _widths(hidden), learning_rate), leave_out=leave_out)
+        labels = opened.labels()
+        if strangers := opened.strangers(labels):
+            typer.echo(strangers, err=True)
+        heads = train_heads(opened.embeddings(), labels, opened.split(), run / "heads", settings)
     typer.echo(f"{run / 'heads'}: {', '.join(f'{shape.task} {len(shape.outputs)}' for shape in heads.shapes)}")
     for name in heads.left_out:
         typer.echo(f"left out, too few examples: {name}")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(",") if width.strip())
+    except ValueError:
+        raise typer.BadParameter("whole numbers, divided by commas", param_hint="--hidden") from None
 
 
 if __name__ == "__main__":

@@ -23,14 +23,15 @@ from torch.nn.functional import normalize
 
 from prima_core.base.config import Architecture
 from prima_core.name_encoder import NameEncoder
-from prima_core.random_weights import released
 from prima_core.sequence_vit import SequenceVit
-from training.base.checkpoint import finish, finished, write_weights
+from training.base.checkpoint import done, finish, finished, write_weights
+from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
+from training.base.trained_on import SEEN, write_seen
 from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
-from training.stages.architecture import small
+from training.stages.architecture import ModelName, named
 from training.stages.contrastive import contrastive, text_key
 from training.stages.study_model import Dropout, SeriesTokens, encode_names, initialise, pack_tokens, series_tokens
 
@@ -73,14 +74,14 @@ def train_series_names(
     stage = _NamesStage(tokens, studies, architecture, settings)
     figures = train(stage, settings.loop, folder, identity, "series names").figures()
     write_weights(folder / SERIES_NAME, stage.module.name.state_dict())
-    finish(folder, whole_identity, (SERIES_NAME,), figures)
+    write_seen(folder, studies)
+    finish(folder, whole_identity, (SERIES_NAME, SEEN), figures)
     return figures
 
 
 def read_series_names(folder: Path) -> dict[str, Tensor]:
-    """State of a `NameEncoder`. Raises BadTrainingData where the stage is not done."""
-    if not (folder / "done.json").exists():
-        raise BadTrainingData(f"{folder}: training of series names has not ended; start it again, it resumes")
+    """State of a `NameEncoder`. Raises BadTrainingData where the stage has not ended."""
+    done(folder)
     return load_file(folder / SERIES_NAME)
 
 
@@ -136,7 +137,7 @@ class _NamesStage(Stage[SeriesTokens]):
         return {"loss": contrastive(outputs["names"], outputs["images"], outputs["keys"])}
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -145,13 +146,14 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates.")] = 10_000,
     batch: Annotated[int, typer.Option(help="Series an update.")] = 256,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-4,
-    model: Annotated[str, typer.Option(help="small or released: the architecture.")] = "small",
+    model: Annotated[ModelName, typer.Option(help="The architecture.")] = ModelName.SMALL,
 ) -> None:
     """Train the series-name encoder of a run."""
     opened = RunFolder(run)
-    architecture = {"small": small, "released": released}[model]((), ())
     settings = SeriesNamesSettings(LoopSettings(steps, batch, warmup=200), learning_rate=learning_rate)
-    figures = train_series_names(opened.store(), opened.split().train, architecture, run / "series_names", settings)
+    with explained():
+        store, studies = opened.store(), opened.split().train
+        figures = train_series_names(store, studies, named(model), run / "series_names", settings)
     typer.echo(f"{run / 'series_names'}: {figures['losses']}")
 
 

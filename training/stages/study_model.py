@@ -56,6 +56,8 @@ class Dropout:
     most_tokens: int = 0
 
 
+# Small, so that what pooling gives is mostly what attention brought, not the class tokens themselves.
+CLASS_TOKEN_DEVIATION = 0.02
 NOTHING = Dropout(0.0, 0.0, 0.0)
 
 
@@ -79,7 +81,8 @@ def _kept(total: int, dropout: Dropout) -> int:
     """How many of a series' tokens go in. Near a share's worth, so that many series are equally long: attention runs
     once for each length, and its backward pass costs as much for one series as for hundreds."""
     share = total * (1 - dropout.tokens)
-    kept = total if dropout.tokens == 0 else min(total, max(1, round(share / STEP) * STEP))
+    near = round(share / STEP) * STEP or round(share)
+    kept = total if dropout.tokens == 0 else min(total, max(1, near))
     return min(kept, dropout.most_tokens or kept)
 
 
@@ -127,7 +130,9 @@ def pack_tokens(series: Sequence[SeriesTokens], device: torch.device) -> Tensor:
 def initialise(module: nn.Module) -> None:
     """Linear layers keep the variance of what goes through them, tables are normal; norms stay the identity."""
     for name, parameter in module.named_parameters():
-        if name.endswith(("letters.weight", "class_tokens")):
+        if name.endswith("class_tokens"):
+            nn.init.normal_(parameter, std=CLASS_TOKEN_DEVIATION)
+        elif name.endswith("letters.weight"):
             nn.init.normal_(parameter)
         elif parameter.ndim == 2:
             nn.init.xavier_uniform_(parameter)

@@ -20,9 +20,15 @@ def flags(labels: Mapping[str, StudyLabels], studies: Sequence[str], task: str, 
     return np.array(rows, np.float64).reshape(len(studies), len(names))
 
 
-def levels(labels: Mapping[str, StudyLabels], studies: Sequence[str], names: Sequence[str]) -> Numbers:
-    """(studies, 1) the position of the priority in `names`, or NaN. Raises BadTrainingData for a level not in it."""
-    position = {name: float(number) for number, name in enumerate(names)}
+def levels(
+    labels: Mapping[str, StudyLabels], studies: Sequence[str], names: Sequence[str], left_out: Sequence[str] = ()
+) -> Numbers:
+    """(studies, 1) the position of the priority in `names`, or NaN.
+
+    left_out: levels that are no output of the head, so that a study of one counts as unknown. Raises BadTrainingData
+    for any other level that is not in `names`.
+    """
+    position = dict.fromkeys(left_out, np.nan) | {name: float(number) for number, name in enumerate(names)}
     found = [labels.get(study, StudyLabels()).priority for study in studies]
     if strange := sorted({level for level in found if level is not None and level not in position}):
         raise BadTrainingData(f"labels: unknown priority {strange[0]!r}; expected {', '.join(names)}")

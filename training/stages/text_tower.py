@@ -10,12 +10,14 @@ Legend of the suffixes: B texts, L tokens of the longest one, D the model's widt
 
 from __future__ import annotations
 
-import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import typer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -24,13 +26,15 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from prima_core.base.attention import NORM_EPSILON
-from training.base.checkpoint import finish, finished, sha256, write_weights, write_whole
+from training.base.checkpoint import done, finish, finished, sha256, write_weights, write_whole
 from training.base.cohort import StudyReport
+from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.run_folder import RunFolder
 
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "config.json", "model.safetensors"
 END = "<|endoftext|>"
+TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def make_text_tower(reports: Iterable[StudyReport], folder: Path, settings: Text
     texts = sorted({item for report in reports for item in report.items})
     if not texts:
         raise BadTrainingData("there are no reports to learn a vocabulary from")
-    identity = asdict(settings) | {"statements": len(texts)}
+    identity = asdict(settings) | {"statements": [len(texts), zlib.crc32("\n".join(texts).encode())]}
     if finished(folder, identity) is not None:
         return
     tokenizer = _learned_tokenizer(texts, settings.vocabulary)
@@ -132,6 +136,13 @@ class TextTower(nn.Module):
         last_BD = hidden_BLD[torch.arange(len(ids), device=device), last_B]
         return normalize(self.output_norm(self.output(self.norm(last_BD))), dim=1)
 
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """(texts, V) float32 of many texts, some at once."""
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        found = [self(texts[start : start + TEXTS_AT_ONCE]).cpu().numpy() for start in starts]
+        return np.concatenate(found) if found else np.empty((0, self.output.out_features), np.float32)
+
     def _ids(self, ids: list[int]) -> Tensor:
         """At least one token: an empty text is the end mark, or the vocabulary's first entry."""
         return torch.tensor((ids[: self._most - len(self._end)] + self._end) or [0])
@@ -164,7 +175,7 @@ def text_identity(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors"))}
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -176,11 +187,12 @@ def main(
 ) -> None:
     """Make the small text tower of a run from its training reports."""
     opened = RunFolder(run)
-    reports, split = opened.store().reports(), opened.split()
     settings = TextSettings(width=width, depth=depth, vocabulary=vocabulary)
-    make_text_tower((reports[study] for study in split.train if study in reports), run / "text", settings)
-    figures = json.loads((run / "text" / "done.json").read_text("utf-8"))["figures"]
-    typer.echo(f"{run / 'text'}: a vocabulary of {figures['vocabulary']}")
+    with explained():
+        reports, split = opened.store().reports(), opened.split()
+        make_text_tower((reports[study] for study in split.train if study in reports), run / "text", settings)
+        vocabulary = done(run / "text")["figures"]["vocabulary"]
+    typer.echo(f"{run / 'text'}: a vocabulary of {vocabulary}")
 
 
 if __name__ == "__main__":

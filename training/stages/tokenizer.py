@@ -11,6 +11,7 @@ Legend of the suffixes: B patches, C latent channels, P latent positions, K code
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import permutations
@@ -25,12 +26,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prima_core.base.config import TokenizerShape
-from training.base.checkpoint import finish, finished, write_weights
+from training.base.checkpoint import done, finish, finished, write_weights
+from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
-from training.base.splits import split_by_patient
+from training.base.trained_on import SEEN, write_seen
 from training.prepare.store import TokenStore
-from training.run_folder import TEST, VALIDATION, RunFolder
+from training.run_folder import RunFolder
 from training.stages.architecture import small
 
 ENCODER, WHOLE = "encoder.safetensors", "vqvae.safetensors"
@@ -66,17 +68,23 @@ class Reconstruction:
 
 
 def train_tokenizer(
-    training: Patches, held_out: Patches, folder: Path, settings: TokenizerSettings | None = None
+    training: Patches,
+    held_out: Patches,
+    folder: Path,
+    settings: TokenizerSettings | None = None,
+    studies: Sequence[str] = (),
 ) -> Reconstruction:
     """Train on patches and report on held-out ones. Resumes, and returns at once where `folder` is done.
 
-    Writes vqvae.safetensors, and encoder.safetensors (`tokenizer.*` as in a bundle) with standardised latents.
+    studies: whose patches these are, on whom nobody is to be judged later. Writes vqvae.safetensors, and
+    encoder.safetensors (`tokenizer.*` as in a bundle) with standardised latents.
     Raises BadTrainingData, and what `training.base.loop.train` raises.
     """
     settings = settings or TokenizerSettings()
     if not len(training) or not len(held_out):
         raise BadTrainingData("the tokenizer needs patches to train on and others to be judged by")
-    identity = asdict(settings) | {"loop": None, "patches": [len(training), len(held_out)]}
+    seen = [[len(patches), zlib.crc32(np.ascontiguousarray(patches).data)] for patches in (training, held_out)]
+    identity = asdict(settings) | {"loop": None, "patches": seen}
     whole_identity = identity | settings.loop.identity()
     if (figures := finished(folder, whole_identity)) is not None:
         return Reconstruction(**figures["held_out"])
@@ -87,8 +95,9 @@ def train_tokenizer(
     standardise(stage.module, training)
     state = stage.module.encoder.state_dict()
     write_weights(folder / ENCODER, {f"tokenizer.encoder.{name}": tensor for name, tensor in state.items()})
+    write_seen(folder, studies)
     figures = {"held_out": asdict(reconstruction), "training": result.figures()}
-    finish(folder, whole_identity, (ENCODER, WHOLE), figures)
+    finish(folder, whole_identity, (ENCODER, WHOLE, SEEN), figures)
     return reconstruction
 
 
@@ -240,11 +249,12 @@ def read_patches(store: TokenStore, studies: Sequence[str]) -> Patches:
 
 
 def read_encoder(folder: Path) -> dict[str, Tensor]:
-    """`tokenizer.*` of a bundle, from a tokenizer that is done."""
+    """`tokenizer.*` of a bundle. Raises BadTrainingData where the stage has not ended."""
+    done(folder)
     return load_file(folder / ENCODER)
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -256,14 +266,13 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 3e-4,
 ) -> None:
     """Train the tokenizer of a run."""
-    store = TokenStore(run / "patches")
-    # Patches come before tokens, so there may be no split yet; by default it depends on the patients alone.
-    chosen = (run / "split.csv").exists()
-    split = RunFolder(run).split() if chosen else split_by_patient(store.records, VALIDATION, TEST)
     settings = TokenizerSettings(LoopSettings(steps, batch, warmup=200), codes=codes, learning_rate=learning_rate)
-    found = train_tokenizer(
-        read_patches(store, split.train), read_patches(store, split.validation), run / "tokenizer", settings
-    )
+    with explained():
+        store = TokenStore(run / "patches")
+        split = RunFolder(run).split_of(store.records)
+        training, held_out = (read_patches(store, part) for part in (split.train, split.validation))
+        seen = (*split.train, *split.validation)
+        found = train_tokenizer(training, held_out, run / "tokenizer", settings, seen)
     typer.echo(f"held out: L1 {found.l1:.4f}, PSNR {found.psnr:.1f} dB, {found.codes_used:.0%} of the codes used")
 
 

@@ -20,12 +20,14 @@ from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from training.base.checkpoint import finish, finished, write_json, write_weights
 from training.base.cohort import StudyLabels
+from training.base.command import command, explained
 from training.base.embeddings import Embeddings
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
 from training.base.splits import Split
 from training.run_folder import RunFolder
 from training.stages.fit import Examples, FitSettings, Kind, fit
+from training.stages.heads import made_from
 from training.stages.targets import Numbers, flags, values
 
 WEIGHTS, FACTS = "head.safetensors", "head.json"
@@ -62,7 +64,8 @@ def train_transfer(
 
     Raises BadTrainingData when no training or no test study has the label; what `training.base.loop.train` raises.
     """
-    identity = {"settings": json.loads(json.dumps(asdict(settings))), "studies": len(embeddings.studies)}
+    identity = {"settings": json.loads(json.dumps(asdict(settings)))} | made_from(embeddings, labels, split)
+    identity |= {"test": list(split.test)}
     if (done := finished(folder, identity)) is not None:
         return TransferFigures(**done)
     training, validation, test = (
@@ -118,7 +121,7 @@ def _number_figures(truth: Numbers, said: Numbers, training: Numbers) -> Transfe
     )
 
 
-app = typer.Typer(add_completion=False)
+app = command()
 
 
 @app.command()
@@ -130,7 +133,8 @@ def main(
     opened = RunFolder(run)
     folder = run / "transfer" / target
     settings = TransferSettings(target)
-    found = train_transfer(opened.embeddings(), opened.labels(), opened.split(), folder, settings)
+    with explained():
+        found = train_transfer(opened.embeddings(), opened.labels(), opened.split(), folder, settings)
     said = f"AUROC {found.auroc:.3f}" if found.auroc is not None else f"mean absolute error {found.error}"
     typer.echo(f"{folder}: {said} on {found.studies} test studies (baseline {found.baseline})")
 

@@ -141,7 +141,7 @@ class ReadingSteps:
             rule=entry.rule or "nothing asks for more",
             at=entry.waiting_since,
             order=replace(order, accession_number=order.accession_number or entry.accession_number),
-            marking=entry.marking if entry.source == MODEL else "",
+            marking=entry.level_marking,
         )
 
     def _patient(self, report: str | None) -> Patient:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
+from dicom_node.base.associations import WITHOUT_DELAY
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.ups_settings import Subscriber
@@ -21,16 +19,8 @@ from dicom_node.base.ups_settings import Subscriber
 SUCCESS = 0x0000
 WARNINGS = (0x0001, 0x0107, 0x0116)  # PS3.7 annex C
 BUSY = (0x0110, 0x0213)  # processing failure, resource limitation
+UNABLE_TO_PROCESS = range(0xC000, 0xD000)  # of a C-FIND alone (PS3.4 section CC.2.8)
 REJECTED_PERMANENT = 0x01
-
-
-def _send_at_once(event: Event) -> None:
-    connection: Any = event.assoc.dul.socket
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-#: pynetdicom leaves Nagle's algorithm on: every request would wait 40 ms for the peer's delayed acknowledgement.
-WITHOUT_DELAY = (evt.EVT_CONN_OPEN, _send_at_once)
 
 
 @contextmanager
@@ -65,14 +55,17 @@ def associated(
         association.release()
 
 
-def judge(status: Dataset, service: str) -> int:
-    """The status, if it is success or a warning. Raises PeerUnreachable, PeerBusy or PeerRefused."""
+def judge(status: Dataset, service: str, *, busy: Collection[int] = BUSY) -> int:
+    """The status, if it is success or a warning. Raises PeerUnreachable, PeerBusy or PeerRefused.
+
+    busy: failures that may pass, beside 0xA7xx.
+    """
     if "Status" not in status:
         raise PeerUnreachable(f"the peer gave no answer to the {service}")
     code = int(status.Status)
     if code == SUCCESS or code in WARNINGS or code & 0xF000 == 0xB000:
         return code
-    if code & 0xFF00 == 0xA700 or code in BUSY:
+    if code & 0xFF00 == 0xA700 or code in busy:
         raise PeerBusy(f"the peer could not do the {service} now (status 0x{code:04X})")
     raise PeerRefused(f"the peer refused the {service} (status 0x{code:04X})")
 

@@ -26,7 +26,7 @@ from dicom_node.worklist.dicom.answering import PENDING, PENDING_WITHOUT_SOME_KE
 from dicom_node.worklist.dicom.dataset import text_of
 from dicom_node.worklist.dicom.levels import UPS_PRIORITIES, lower
 from dicom_node.worklist.dicom.modality_worklist import code_items
-from dicom_node.worklist.dicom.requestor import associated, judge
+from dicom_node.worklist.dicom.requestor import BUSY, UNABLE_TO_PROCESS, associated, judge
 from dicom_node.worklist.dicom.ups_provider import UPS_PULL
 from dicom_node.worklist.dicom.ups_states import (
     ALREADY_IN_PROGRESS,
@@ -266,7 +266,7 @@ def _find(association: Association, keyword: str, value: str) -> list[_Step]:
     try:
         for status, identifier in association.send_c_find(data_sets.for_answer(query), UPS_PULL):
             if status.get("Status") not in (PENDING, PENDING_WITHOUT_SOME_KEYS):
-                judge(status, "C-FIND")
+                judge(status, "C-FIND", busy=(*BUSY, *UNABLE_TO_PROCESS))
             elif identifier is None:
                 raise PeerRefused("the peer's answer to the C-FIND cannot be decoded")
             else:

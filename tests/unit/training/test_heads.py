@@ -15,6 +15,7 @@ from training.base.embeddings import Embeddings
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
 from training.base.splits import Split, split_by_patient
+from training.evaluate.record import EvaluationSet, score
 from training.stages.fit import FitSettings
 from training.stages.heads import HeadsSettings, TrainedHeads, train_heads
 
@@ -103,6 +104,22 @@ def test_a_finding_without_a_positive_is_named_or_left_out(tmp_path: Path) -> No
     heads = train_heads(embeddings, labels, split, tmp_path, replace(SETTINGS, leave_out=True))
     assert heads.left_out == ("diagnosis.lymphoma",)
     assert "lymphoma" not in heads.shapes[0].outputs
+
+
+def test_a_level_without_a_study_is_named_or_left_out(tmp_path: Path) -> None:
+    embeddings, labels, split = cohort(tasks=3)
+    training = {study: labels[study] for study in split.train if labels[study].priority != "high"}
+    rare = labels | {study: replace(labels[study], priority=None) for study in set(split.train) - set(training)}
+    with pytest.raises(BadTrainingData, match=r"priority: fewer than 1 .* of high"):
+        train_heads(embeddings, rare, split, tmp_path, SETTINGS)
+    assert not list(tmp_path.iterdir()), "nothing is trained before this is known"
+    heads = train_heads(embeddings, rare, split, tmp_path, replace(SETTINGS, leave_out=True))
+    assert (heads.shapes[-1].outputs, heads.left_out) == (("none", "low", "medium"), ("priority.high",))
+    rows = embeddings.rows(split.test)
+    records = tuple(StudyRecord(study, study) for study in split.test)
+    given = EvaluationSet(records, Embeddings(split.test, embeddings.study[rows], embeddings.clip[rows]), labels)
+    known = np.isfinite(score(heads, given)["priority"].targets).all(axis=1)
+    assert known.tolist() == [labels[study].priority != "high" for study in split.test]
 
 
 def test_unknown_labels_are_no_negatives(tmp_path: Path) -> None:

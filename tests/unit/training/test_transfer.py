@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,20 @@ def test_brain_age_comes_out_in_years(tmp_path: Path) -> None:
     assert figures.r2 is not None
     assert figures.r2 > 0.8
     assert train_transfer(EMBEDDINGS, LABELS, SPLIT, tmp_path, TransferSettings("value.age_years", FIT)) == figures
+
+
+def test_other_labels_embeddings_or_test_studies_are_noticed(tmp_path: Path) -> None:
+    settings = TransferSettings("value.age_years", FIT)
+    train_transfer(EMBEDDINGS, LABELS, SPLIT, tmp_path, settings)
+    first, second = SPLIT.train[0], SPLIT.test[0]
+    swapped = replace(SPLIT, train=(second, *SPLIT.train[1:]), test=(first, *SPLIT.test[1:]))
+    for embeddings, labels, split, what in (
+        (replace(EMBEDDINGS, study=VECTORS + 1), LABELS, SPLIT, "embeddings"),
+        (EMBEDDINGS, LABELS | {first: StudyLabels(value={"age_years": 1.0})}, SPLIT, "labels"),
+        (EMBEDDINGS, LABELS, swapped, "split"),
+    ):
+        with pytest.raises(BadTrainingData, match=f"made with {what}"):
+            train_transfer(embeddings, labels, split, tmp_path, settings)
 
 
 def test_a_flag_is_separated(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prima_core.bundle import build_model, expected_tensors
+from prima_core import bundle as bundle_module
+from prima_core.bundle import Bundle, build_model, expected_tensors, load_bundle
 from prima_core.random_weights import demo
-from training.base.errors import BadTrainingData
+from training.base.errors import BadTrainingData, NoSpace
 from training.stages.export import attach_evaluation, export_bundle
-from training.stages.heads import TrainedHeads
+from training.stages.heads import TrainedHeads, joined
 from training.stages.zero_shot import Prompts, plain_prompts, read_prompts, zero_shot_head
 
 WIDTH = 32
@@ -41,7 +43,9 @@ def test_wordings_are_averaged() -> None:
     assert one.weight[0, :2].tolist() == [1.5, 0.5]
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"x": {"present": []}}', '{"x": {"present": ["a"], "absent": [1]}}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"x": {"present": []}}', '{"x": {"present": ["a"], "absent": [1]}}']
+)
 def test_faulty_prompts_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "prompts.json").write_text(text)
     with pytest.raises(BadTrainingData, match=r"prompts\.json"):
@@ -74,8 +78,7 @@ def test_an_exported_bundle_answers_the_zero_shot_finding(tmp_path: Path) -> Non
         training_state="phantom",
         architecture=demo(),
         body=body,
-        heads=heads,
-        zero_shot=[(head, {"cyst": 0.25})],
+        heads=joined(heads, head.as_heads({"cyst": 0.25}, 0.5)),
     )
     attach_evaluation(bundle, {"studies": 3})
     assert f'"bundle_id": "{bundle.manifest.id}"' in (bundle.directory / "evaluation.json").read_text()
@@ -84,15 +87,44 @@ def test_an_exported_bundle_answers_the_zero_shot_finding(tmp_path: Path) -> Non
     study = torch.randn(2, demo().study_vit.pooled_width)
     clip = model.study_vit.clip_vector(study)
     answers = model.heads(study, clip)
+    # The task's temperature is 1.5, the prompts' own 0.5: logit and threshold are three times as large.
+    assert bundle.manifest.thresholds["diagnosis"] == {"glioma": 0.5, "cyst": 0.75}
     assert [one["diagnosis"]["cyst"] for one in answers] == pytest.approx(
-        (head.logits(clip.numpy())[:, 0] - 0.25).tolist(), abs=1e-5
+        (3 * (head.logits(clip.numpy())[:, 0] - 0.25)).tolist(), abs=1e-5
     )
 
 
-def test_nothing_incomplete_is_exported(tmp_path: Path) -> None:
+def test_an_export_that_was_stopped_goes_on_and_never_replaces_another_bundle(tmp_path: Path) -> None:
     heads, body = heads_and_body()
-    body.pop("study_vit.clip.weight")
-    with pytest.raises(BadTrainingData, match=r"study_vit\.clip\.weight: no stage"):
+
+    def export(heads: TrainedHeads) -> Bundle:
+        return export_bundle(
+            tmp_path / "bundle",
+            name="x",
+            version="1",
+            training_state="phantom",
+            architecture=demo(),
+            body=body,
+            heads=heads,
+        )
+
+    first = export(heads)
+    assert export(heads).manifest == first.manifest
+    other = {name: tensor + 1 for name, tensor in heads.weights.items()}
+    with pytest.raises(BadTrainingData, match="holds another bundle"):
+        export(replace(heads, weights=other))
+    assert load_bundle(tmp_path / "bundle").manifest == first.manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_full_disk_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, body = heads_and_body()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bundle_module, "save_file", full)
+    with pytest.raises(NoSpace):
         export_bundle(
             tmp_path / "bundle",
             name="x",
@@ -100,6 +132,25 @@ def test_nothing_incomplete_is_exported(tmp_path: Path) -> None:
             training_state="phantom",
             architecture=demo(),
             body=body,
-            heads=replace(heads),
+            heads=heads,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["no stage", "not finite"])
+def test_nothing_incomplete_is_exported(tmp_path: Path, fault: str) -> None:
+    heads, body = heads_and_body()
+    weight = body.pop("study_vit.clip.weight")
+    if fault == "not finite":
+        body["study_vit.clip.weight"] = weight * np.float32(np.nan)
+    with pytest.raises(BadTrainingData, match=rf"study_vit\.clip\.weight: .*{fault}"):
+        export_bundle(
+            tmp_path / "bundle",
+            name="x",
+            version="1",
+            training_state="phantom",
+            architecture=demo(),
+            body=body,
+            heads=heads,
         )
     assert not (tmp_path / "bundle").exists()

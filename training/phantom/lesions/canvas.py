@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from training.phantom.template import SPACING_MM, Template, template
 from training.phantom.types import Finding, Map
@@ -131,8 +132,6 @@ class Canvas:
 
 @functools.cache
 def _pool() -> dict[float, Map]:
-    from scipy import ndimage
-
     pool = {}
     for length in (1.5, 3.0, 6.0, 10.0):
         noise = np.random.default_rng(7).standard_normal((POOL, POOL, POOL), dtype=np.float32)

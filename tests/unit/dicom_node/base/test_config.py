@@ -145,3 +145,25 @@ def test_a_damaged_frozen_configuration_is_a_configuration_error(tmp_path: Path,
     (tmp_path / "frozen.json").write_text(content)
     with pytest.raises(ConfigurationError):
         load_configuration(tmp_path / "frozen.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"enabled": True}, "name the file of labels"),
+        ({"enabled": True, "labels": "l.csv", "what": "full"}, "name the file of reports"),
+        ({"window": "22:00-22:00"}, "begins when it ends"),
+        ({"window": "22-5"}, "retrain.window"),
+    ],
+)
+def test_retraining_at_night_needs_its_files_and_a_window(
+    tmp_path: Path, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        configuration_from({"retrain": settings}, tmp_path)
+
+
+def test_files_of_retraining_lie_beside_the_configuration(tmp_path: Path) -> None:
+    settings = {"enabled": True, "what": "full", "labels": "l.csv", "reports": "/r.jsonl"}
+    loaded = configuration_from({"retrain": settings}, tmp_path).retrain
+    assert (loaded.labels, loaded.reports) == (tmp_path / "l.csv", Path("/r.jsonl"))

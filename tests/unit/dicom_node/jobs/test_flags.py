@@ -462,12 +462,12 @@ def test_the_first_acknowledgement_ends_the_clock_and_what_came_late_is_counted(
     tell(registry, placed())
     receive(registry, at=100)
     finish(registry, told=(RIS, MANAGER))
-    assert registry.flag_times(BOUNDS, 150).overdue == 1
+    assert registry.flag_times(BOUNDS).waiting == 1
     registry.delivered(claimed(registry, "manager"), 180)
     registry.delivered(claimed(registry), 220)
-    assert registry.flag_times(BOUNDS, 150) == FlagTimes(((79.0, 0), (80.0, 1)), 1, 80.0, 0, 0, 0)
+    assert registry.flag_times(BOUNDS) == FlagTimes(((79.0, 0), (80.0, 1)), 1, 80.0, 0, 0)
     registry.note_reading(UID, 170)
-    assert registry.flag_times(BOUNDS, 150).too_late == 1
+    assert registry.flag_times(BOUNDS).too_late == 1
 
 
 LEVELS = st.sampled_from(list(Level))

@@ -19,6 +19,7 @@ from dicom_node.jobs.pruning import Retention
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worklist_tables import final_reports, merges, messages, orders, workitems
 from support.orders import ACCESSION, UID, order, placed, receive, tell
+from support.statements import counted, meanwhile
 
 OLD, NOW = 1_000.0, 1_000_000.0
 NOTHING = Retention(0.0, 1 << 40, 0.0, 0.0, 0.0, 1_000_000, 0.0)
@@ -80,6 +81,46 @@ def test_too_much_goes_down_to_the_bound_refused_ones_first(registry: Registry) 
     assert [content[:1] for content in kept(registry)] == [applied[:1], b"2", b"3", b"w"]
     assert prune_all(registry, replace(NOTHING, message_bytes=500)) == {"HL7 messages": 3}
     assert prune_all(registry, replace(NOTHING, message_bytes=0)) == {}, "what is not handled is never deleted"
+
+
+def test_what_stays_with_its_study_takes_no_room_from_other_messages(registry: Registry) -> None:
+    receive(registry)
+    tell(registry, reported(), at=OLD)
+    tell(registry, at=NOW)
+    size = len(kept(registry)[1])
+    assert prune_all(registry, replace(NOTHING, message_bytes=size)) == {}
+    assert prune_all(registry, replace(NOTHING, message_bytes=size - 1)) == {"HL7 messages": 1}
+
+
+def test_a_clock_that_was_wrong_for_one_message_makes_no_other_old(registry: Registry) -> None:
+    registry.note_refusal(keep(registry, b"today's", NOW), "no MSH")
+    tell(registry, reported(), at=NOW)
+    registry.note_refusal(keep(registry, b"of 1970", 1.0), "no MSH")
+    assert prune_all(registry, replace(NOTHING, messages=OLD, orders=OLD)) == {"HL7 messages": 1}
+    assert (kept(registry)[0], count(registry, final_reports)) == (b"today's", 1)
+
+
+def test_a_message_that_comes_again_after_its_refusal_stays_until_it_is_handled(registry: Registry) -> None:
+    registry.note_refusal(keep(registry, b"junk"), "no MSH")
+    again = keep(registry, b"junk", NOW)
+    assert prune_all(registry, MESSAGES) == {}
+    registry.note_refusal(again, "no MSH")
+    assert prune_all(registry, MESSAGES) == {"HL7 messages": 1}
+
+
+def test_a_message_that_comes_again_while_it_is_deleted_stays_or_is_kept_anew(registry: Registry) -> None:
+    registry.note_refusal(keep(registry, b"junk"), "no MSH")
+    with meanwhile(registry, "FROM messages", lambda: keep(registry, b"junk", NOW)):
+        registry.prune(MESSAGES)
+    assert kept(registry) == [b"junk"]
+
+
+def test_while_nothing_is_outdated_nobody_has_to_wait(registry: Registry) -> None:
+    tell(registry, placed(), at=OLD)
+    receive(registry)
+    with counted(registry) as statements:
+        assert prune_all(registry, replace(NOTHING, orders=NOW)) == {}
+    assert not [one for one in statements if "DELETE FROM orders" in one or "DELETE FROM final_reports" in one]
 
 
 def test_chunks_are_small(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +250,13 @@ def test_no_more_than_so_many_final_ones_are_kept_the_newest(registry: Registry)
     step(registry, 6, UpsState.SCHEDULED, OLD)
     assert prune_all(registry, replace(NOTHING, final_steps=2)) == {"work items": 3}
     assert steps(registry) == ["4", "5", "6"]
+
+
+def test_of_work_items_that_changed_at_one_time_no_more_go_than_are_too_many(registry: Registry) -> None:
+    for number in range(1, 6):
+        step(registry, number, UpsState.CANCELED, OLD)
+    assert prune_all(registry, replace(NOTHING, final_steps=2)) == {"work items": 3}
+    assert steps(registry) == ["4", "5"]
 
 
 def test_subscribing_to_what_was_deleted_does_nothing(registry: Registry) -> None:

@@ -41,7 +41,7 @@ def test_a_flag_after_it_came_too_late(registry: Registry) -> None:
     receive(registry)
     tell(registry, ReadingBegun(Order(PATIENT, accession_number=ACCESSION), 150.0), at=160)
     finish(registry, at=200.0)
-    assert registry.flag_times([60.0], 0.0).too_late == 1
+    assert registry.flag_times([60.0]).too_late == 1
 
 
 @pytest.mark.parametrize(

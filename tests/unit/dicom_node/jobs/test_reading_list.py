@@ -11,7 +11,7 @@ import pytest
 
 from dicom_node.base.orders import FinalReport, Order, OrderAction, Patient, PatientsMerged, RankedOrder
 from dicom_node.base.types import Level, study_id
-from dicom_node.jobs import flags, orders, reading_list, study_records, views
+from dicom_node.jobs import database, flags, orders
 from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.orders import NO_ORDER, OTHER_PATIENT, TWO_ORDERS, TWO_STUDIES
 from dicom_node.jobs.registry import Registry
@@ -261,10 +261,8 @@ def test_many_are_read_as_each_would_be_alone(
         )
 
     together = read()
-    monkeypatch.setattr(study_records, "AT_ONCE", 1)
-    monkeypatch.setattr(reading_list, "AT_ONCE", 1)
+    monkeypatch.setattr(database, "AT_ONCE", 1)
     monkeypatch.setattr(orders, "PAGE", 1)
-    monkeypatch.setattr(views, "SLICE", 1)
     assert read() == together
 
 
@@ -305,6 +303,8 @@ def test_an_order_is_marked_whose_priority_a_model_raised_that_is_not_clinical(r
     assert [one.marking for one in ranked(registry)] == [PHANTOM], "the RIS repeats what it was told"
     case.place(OrderAction.CHANGE, after=500, priority=Level.CRITICAL, priority_text="S")
     assert [(one.level, one.marking) for one in ranked(registry)] == [(Level.CRITICAL, "")], "somebody asked for more"
+    [listed] = registry.worklist(0, nonclinical=False)
+    assert (listed.level_marking, listed.marking) == ("", PHANTOM), "of its findings alone"
 
 
 def test_a_result_that_nobody_was_told_marks_the_order_too(registry: Registry) -> None:
@@ -329,5 +329,7 @@ def test_an_order_that_still_repeats_an_undone_flag_is_marked(registry: Registry
     case.place(OrderAction.CHANGE, after=400, priority=Level.URGENT, priority_text="A")
     case.registry.undo_priority(study_id(case.uid), case.at + 500)
     assert [(one.level, one.marking) for one in ranked(registry)] == [(Level.URGENT, PHANTOM)]
+    [listed] = registry.worklist(0, nonclinical=False)
+    assert (listed.source, listed.level_marking) == ("order", PHANTOM), "work items say so as well"
     case.place(OrderAction.CHANGE, after=600, priority=Level.ROUTINE, priority_text="R")
     assert [(one.level, one.marking) for one in ranked(registry)] == [(Level.ROUTINE, "")]

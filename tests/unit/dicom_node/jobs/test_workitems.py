@@ -352,6 +352,9 @@ def test_the_nodes_own_are_those_that_wait_and_those_of_listed_studies(registry:
     registry.create_workitem(workitem(4))
     assert [one.sop_instance_uid[-1] for one in registry.own_workitems(["1.2"])] == ["1", "2"]
     assert [one.sop_instance_uid[-1] for one in registry.own_workitems([])] == ["1"]
+    more_than_a_statement_takes = [f"1.9.{number}" for number in range(70_000)]
+    found = registry.own_workitems([*more_than_a_statement_takes, "1.1", "1.3"])
+    assert [one.sop_instance_uid[-1] for one in found] == ["1", "3"]
 
 
 def test_a_claim_of_the_nodes_own_is_a_reading_that_began(registry: Registry) -> None:

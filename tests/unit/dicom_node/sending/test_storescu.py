@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 
 from dicom_node.base.config import Destination, ReportSection
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable, PermanentError
@@ -109,6 +111,24 @@ def test_a_failure_status_says_whether_trying_again_can_help(
     peer.status = status
     with pytest.raises(error, match=f"{status:04X}"):
         store(document(tmp_path), destination(peer.port), "PRIMA")
+
+
+def test_a_request_does_not_wait_for_the_acknowledgement_of_the_one_before(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nagle's algorithm is off on the association's own socket."""
+    options: list[int] = []
+    send = Association.send_c_store
+
+    def look(association: Association, dataset: Dataset) -> Dataset:
+        connection = association.dul.socket.socket  # type: ignore[union-attr]
+        options.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return send(association, dataset)
+
+    monkeypatch.setattr(Association, "send_c_store", look)
+    store(document(tmp_path), destination(peer.port), "PRIMA")
+    [without_delay] = options
+    assert without_delay
 
 
 def test_a_peer_that_is_down_is_tried_again(tmp_path: Path) -> None:

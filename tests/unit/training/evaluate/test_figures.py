@@ -153,6 +153,26 @@ def test_faint_findings_are_told_apart_from_plain_ones() -> None:
     assert all(size.positives == 0 for size in by_size(one, truth))
 
 
+def test_a_level_is_called_where_it_is_the_strongest_as_the_node_does() -> None:
+    """Of three levels the strongest may have less than half of the probability, so below 0 against the rest."""
+    logits = np.array([[-0.2, -0.9, -1.2]] * 6 + [[-1.0, -0.1, -2.0]] * 6)
+    targets = np.repeat([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 6, axis=0)
+    records = tuple(StudyRecord(f"{n:016x}", str(n)) for n in range(12))
+    levels = judge(Scored(("none", "low", "high"), records, logits, targets, strongest=True), count=2)
+    assert [one.sensitivity for one in levels.outputs] == [1.0, 1.0, None]
+    assert [one.specificity for one in levels.outputs] == [1.0, 1.0, 1.0]
+    findings = judge(Scored(("none", "low", "high"), records, logits, targets), count=2)
+    assert [one.sensitivity for one in findings.outputs] == [0.0, 0.0, None]
+
+
+def test_studies_without_a_report_are_not_searched_for() -> None:
+    vectors = np.eye(12, dtype=np.float32)
+    texts = ["" if n < 3 else f"report {n}" for n in range(12)]
+    found = retrieve(vectors, np.where(np.arange(12)[:, None] < 3, 1, vectors), texts)
+    assert found is not None
+    assert (found.studies, found.report_of_image_top1) == (9, 1.0)
+
+
 def test_retrieval_counts_hits_both_ways_and_equal_reports_once() -> None:
     vectors = np.eye(12, dtype=np.float32)
     shifted = np.roll(vectors, 1, axis=0)

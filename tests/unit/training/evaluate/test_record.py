@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from training.stages.heads import HeadsSettings, train_heads
 from training.stages.zero_shot import ZeroShotHead, plain_prompts, zero_shot_head
 
 LEVELS = ("none", "low", "medium", "high")
-SETTINGS = HeadsSettings(FitSettings(LoopSettings(60, 64, device="cpu", validate_every=30), (), 2e-2))
+SETTINGS = HeadsSettings(FitSettings(LoopSettings(60, 64, device="cpu", validate_every=30), (), 2e-2), levels=LEVELS)
 STUDIES = 400
 
 
@@ -43,9 +43,10 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         StudyRecord(f"{n:016x}", f"p{n}", date(2026, 1, 1) + timedelta(days=n), 30.0 + n % 50, "FM"[n % 2], "AB"[n % 2])
         for n in range(STUDIES)
     )
+    ranks = np.digitize(vectors[:, 2], (-1, 0, 1))
     labels = {
-        one.study: StudyLabels({"glioma": bool(v[0] > 0.5), "<i>cyst": bool(v[1] > 1)}, {}, LEVELS[int(v[2] > 0) * 3])
-        for one, v in zip(records, vectors, strict=True)
+        one.study: StudyLabels({"glioma": bool(v[0] > 0.5), "<i>cyst": bool(v[1] > 1)}, {}, LEVELS[rank])
+        for one, v, rank in zip(records, vectors, ranks, strict=True)
     }
     truth = {
         study: json.dumps(
@@ -90,6 +91,28 @@ def test_the_record_is_json_and_says_what_the_model_can(record: dict[str, Any]) 
 def test_the_curve_holds_growing_shares(record: dict[str, Any]) -> None:
     first, last = record["scaling"]
     assert first["studies"] < last["studies"]
+
+
+def test_the_curve_compares_the_same_findings_at_every_share(tmp_path: Path) -> None:
+    """A finding that only the whole training part has is left out of every point."""
+    random = np.random.default_rng(1)
+    studies = tuple(f"{n:016x}" for n in range(200))
+    vectors = random.normal(size=(200, 4)).astype(np.float32)
+    records = tuple(StudyRecord(study, study) for study in studies)
+    split = split_by_patient(records, 0.2, 0.4)
+    first = split_by_patient([one for one in records if one.study in set(split.train)], 0.0, 0.75, seed=1).train
+    labels = {
+        study: StudyLabels({"glioma": bool(v[0] > 0), "rare": bool(v[1] > 0) and study not in first})
+        for study, v in zip(studies, vectors, strict=True)
+    }
+    embeddings = Embeddings(studies, vectors, np.zeros((200, 0), np.float32))
+    rows = embeddings.rows(split.test)
+    own = Embeddings(split.test, vectors[rows], embeddings.clip[rows])
+    given = EvaluationSet(tuple(records[row] for row in rows), own, labels)
+    settings = replace(SETTINGS, fit=replace(SETTINGS.fit, loop=replace(SETTINGS.fit.loop, steps=10)))
+    points = scaling_curve(embeddings, labels, split, records, given, tmp_path, settings, (0.25, 1.0))
+    assert [point.outputs for point in points] == [1, 1]
+    assert points[0].studies == len(first)
 
 
 def test_the_page_needs_no_network_and_escapes_names(tmp_path: Path, record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from training.base.errors import BadTrainingData
 from training.base.splits import Split
 from training.stages.clip import ClipStage, Cohort, read_study_model, read_text_tower, train_clip
 from training.stages.contrastive import contrastive
-from training.stages.study_model import NOTHING, Dropout, StudyModel, study_tokens
+from training.stages.study_model import NOTHING, Dropout, StudyModel, series_tokens, study_tokens
 from training.stages.text_tower import make_text_tower
 
 SETTINGS, LOOP = CLIP, CLIP.loop
@@ -157,6 +157,31 @@ def test_what_is_dropped_follows_the_shares() -> None:
         assert (after.name, after.thin_axis) == (before.name, before.thin_axis)
     few = study_tokens(whole, replace(NOTHING, most_tokens=5), draw)
     assert {len(one.coordinates) for one in few.series} == {5}
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(1, 1), (3, 3), (12, 8), (100, 96), (400, 384)])
+def test_a_short_series_keeps_its_tokens(tokens: int, kept: int) -> None:
+    one = tokenized(1).series[0]
+    series = replace(one, token_ids=np.zeros(tokens, np.int64), coordinates=np.zeros((tokens, 3), np.int64))
+    assert len(series_tokens(series, Dropout(), np.random.default_rng(0)).coordinates) == kept
+
+
+def test_series_names_that_are_not_done_are_refused(tmp_path: Path, studies: Cohort, text: Path) -> None:
+    (tmp_path / "names").mkdir()
+    with pytest.raises(BadTrainingData, match="names: this stage has not ended"):
+        train_clip(studies, tiny(), text, tmp_path / "clip", SETTINGS, tmp_path / "names")
+
+
+def test_the_trained_tower_is_read_with_its_own_vocabulary_alone(tmp_path: Path, studies: Cohort, text: Path) -> None:
+    train_clip(studies, tiny(), text, tmp_path / "clip", replace(SETTINGS, most_report_tokens=7))
+    tower = read_text_tower(tmp_path / "clip", text)
+    seen: list[torch.Tensor] = []
+    tower.model.register_forward_pre_hook(lambda _m, _a, named: seen.append(named["input_ids"]), with_kwargs=True)
+    tower(["tumour " * 100])
+    assert seen[0].shape == (1, 7), "reports are cut as in training"
+    make_text_tower(studies.reports.values(), tmp_path / "other", replace(TEXT, seed=1))
+    with pytest.raises(BadTrainingData, match="not made from"):
+        read_text_tower(tmp_path / "clip", tmp_path / "other")
 
 
 def test_a_tokens_latents_and_place_stay_together() -> None:

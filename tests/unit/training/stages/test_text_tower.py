@@ -39,6 +39,12 @@ def test_the_same_reports_make_the_same_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_other_reports_of_the_same_number_are_noticed(tmp_path: Path) -> None:
+    made(tmp_path)
+    with pytest.raises(BadTrainingData, match="statements"):
+        make_text_tower((REPORTS[0], StudyReport(("Another.",))), tmp_path, SETTINGS)
+
+
 def test_a_long_report_is_cut_and_still_ends_with_the_end_mark(tmp_path: Path) -> None:
     tower = open_text_tower(made(tmp_path), output=8)
     seen: list[torch.Tensor] = []

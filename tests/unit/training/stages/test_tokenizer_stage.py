@@ -126,6 +126,8 @@ def test_what_was_done_is_not_done_again_and_other_settings_are_refused(tmp_path
     assert len(read_curve(tmp_path / "curve.csv")) == steps == 6
     with pytest.raises(BadTrainingData, match="codes"):
         train_tokenizer(blobs(8), blobs(2, 1), tmp_path, replace(SETTINGS, codes=32))
+    with pytest.raises(BadTrainingData, match="patches"):
+        train_tokenizer(blobs(8, 2), blobs(2, 1), tmp_path, SETTINGS)
 
 
 def test_no_patches_are_refused(tmp_path: Path) -> None:

@@ -275,13 +275,15 @@ def test_a_report_that_is_not_there_now_is_filled_in_later(
     assert text(room.only, "PatientID") == "ID7"
 
 
-@pytest.mark.parametrize(("source", "marked"), [("model", True), ("order", False)])
-def test_what_a_model_that_is_not_clinical_said_is_marked(
+@pytest.mark.parametrize("source", ["model", "order"])
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_level_that_a_model_that_is_not_clinical_gave_is_marked_whoever_says_it(
     room: ReadingRoom, registry: Registry, source: str, marked: bool
 ) -> None:
     receive(registry)
     finish(registry, training_state="phantom")
-    room.update(entry(source=source, marking="phantom model, not for clinical use"))
+    marking = "phantom model, not for clinical use"
+    room.update(entry(source=source, marking=marking, level_marking=marking if marked else ""))
     for keyword in ("ProcedureStepLabel", "WorklistLabel", "CommentsOnTheScheduledProcedureStep"):
         assert text(room.only, keyword).startswith("phantom model, not for clinical use: ") is marked
 
