@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "deploy" / "RUNBOOK.md").read_text()
 CONFORMANCE = (ROOT / "deploy" / "CONFORMANCE.md").read_text()
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "deploy" / "TRAINING.md").read_text()
 
 
 def commands() -> set[str]:
@@ -84,3 +85,25 @@ def test_linked_files_exist() -> None:
 def test_a_planted_omission_is_found(name: str) -> None:
     assert absent({name}, RUNBOOK) == set()
     assert absent({name}, RUNBOOK.replace(name, "")) == {name}
+
+
+def training_commands() -> set[str]:
+    """Modules below `training` that are started with `python -m`."""
+    found = set()
+    for path in (ROOT / "training").rglob("*.py"):
+        if '__name__ == "__main__"' in path.read_text("utf-8"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found.add(".".join(parts[:-1] if parts[-1] == "__main__" else parts))
+    return found
+
+
+def named(page: str) -> set[str]:
+    return set(re.findall(r"python -m (training[a-z_.]*[a-z])", page))
+
+
+def test_the_training_page_names_every_command_and_no_other() -> None:
+    assert named(TRAINING) == training_commands()
+
+
+def test_a_training_command_that_is_not_named_is_found() -> None:
+    assert training_commands() - named(TRAINING.replace("training.stages.heads", "")) == {"training.stages.heads"}
