@@ -44,7 +44,7 @@ lint:
 	$(VENV)/bin/mypy
 
 check:
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench:
 	$(VENV)/bin/python tests/benchmarks/study_speed.py

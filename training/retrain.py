@@ -43,9 +43,7 @@ from training.stages.targets import flags, levels, names_of, without_both_kinds
 from training.stages.text_tower import TextSettings, make_text_tower
 from training.stages.tokenizer import ENCODER, TokenizerSettings, read_patches, train_tokenizer
 
-LARGE = (
-    512  # width of a study ViT from which on the paper's slow settings are wanted, which small models never end with
-)
+LARGE = 512  # width of a study ViT from which on the paper's slow settings are right; small models never end with them
 
 Weights = dict[str, npt.NDArray[np.float32]]
 

@@ -61,7 +61,8 @@ class Embeddings:
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     """One safetensors file, whole or not at all. Raises NoSpace."""
     tensors = {"study": np.ascontiguousarray(embeddings.study), "clip": np.ascontiguousarray(embeddings.clip)}
-    facts = {"studies": json.dumps(embeddings.studies), "model": embeddings.model}
+    # One entry alone: safetensors writes several in any order, and the same embeddings must give the same file.
+    facts = {"facts": json.dumps({"studies": embeddings.studies, "model": embeddings.model})}
     write_whole(path, lambda scratch: save_file(tensors, scratch, metadata=facts))
 
 
@@ -69,8 +70,8 @@ def read_embeddings(path: Path) -> Embeddings:
     """Raises BadTrainingData when `path` is no such file."""
     try:
         with safe_open(path, framework="np") as opened:
-            facts = opened.metadata()
-            studies = tuple(json.loads(facts["studies"]))
-            return Embeddings(studies, opened.get_tensor("study"), opened.get_tensor("clip"), facts.get("model", ""))
+            facts = json.loads(opened.metadata()["facts"])
+            studies = tuple(facts["studies"])
+            return Embeddings(studies, opened.get_tensor("study"), opened.get_tensor("clip"), facts["model"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadTrainingData(f"{path}: not a file of embeddings ({type(error).__name__})") from error

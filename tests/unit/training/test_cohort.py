@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from training.base.cohort import (
     write_labels,
     write_reports,
 )
+from training.base.embeddings import Embeddings, read_embeddings, write_embeddings
 from training.base.errors import BadTrainingData
 from training.base.pseudonyms import Pseudonyms, load_or_create_key
 from training.base.splits import split_by_day, split_by_list, split_by_patient
@@ -123,6 +125,15 @@ def test_shifted_days_keep_weekday_order_and_distance(days: list[date], key: byt
     assert shifted[0] - shifted[1] == days[0] - days[1]
     assert [day.weekday() for day in shifted] == [day.weekday() for day in days]
     assert shifted != days
+
+
+def test_the_same_embeddings_give_the_same_file(tmp_path: Path) -> None:
+    embeddings = Embeddings(("a", "b"), np.ones((2, 3), np.float32), np.zeros((2, 0), np.float32), "model")
+    for number in range(8):
+        write_embeddings(tmp_path / f"{number}.safetensors", embeddings)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+    back = read_embeddings(tmp_path / "0.safetensors")
+    assert (back.studies, back.model, back.digest()) == (("a", "b"), "model", embeddings.digest())
 
 
 def test_another_key_gives_other_pseudonyms() -> None:

@@ -118,10 +118,12 @@ def test_stopped_it_leaves_a_store_that_opens_and_no_process(tmp_path: Path, how
     """Study 3 hangs for ten minutes; the others are on their way or done when the signal comes."""
     called, script = tmp_path / "called", tmp_path / "fill.py"
     script.write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from support.prepared_studies import RandomStudies\n"
         "from training.prepare.run import fill_store\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         f"    here = Path({str(tmp_path)!r})\n"
         "    fill_store(RandomStudies(5, {'3': 'hang'}, here / 'called'), here / 'store', workers=2, quiet=True)\n"
     )
