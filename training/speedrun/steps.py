@@ -21,8 +21,7 @@ from training.base.errors import BadTrainingData
 from training.base.pseudonyms import load_or_create_key
 from training.base.splits import split_by_patient
 from training.base.trained_on import refuse_seen
-from training.evaluate.held_out import evaluation_set
-from training.evaluate.page import PHANTOM_WARNING, write_page
+from training.evaluate.held_out import evaluation_set, write_evaluation
 from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
 from training.evaluate.scaling import scaling_curve
 from training.labels.terms import TERMS
@@ -34,7 +33,7 @@ from training.run_folder import TRAINED, RunFolder, write_split
 from training.speedrun.profiles import Profile
 from training.stages.clip import STUDY_MODEL, Cohort, read_study_model, read_text_tower, train_clip
 from training.stages.embed import embed_store
-from training.stages.export import EVALUATION, attach_evaluation, export_bundle
+from training.stages.export import attach_evaluation, export_bundle
 from training.stages.heads import TrainedHeads, train_heads
 from training.stages.text_tower import TextTower, make_text_tower
 from training.stages.tokenizer import ENCODER, read_patches, train_tokenizer
@@ -115,11 +114,10 @@ class Speedrun:
             embed_store(store, self.run / "clip", path)
 
     def heads(self) -> TrainedHeads:
-        """Task heads, and brain age as a transfer head."""
-        embeddings, labels, split = self.run.embeddings(), self.run.labels(), self.run.split()
-        age = TransferSettings("value.age_years", self.profile.transfer)
-        train_transfer(embeddings, labels, split, self.run / "transfer" / age.target, age)
-        return train_heads(embeddings, labels, split, self.run / "heads", self.profile.heads)
+        """Task heads; brain age, a transfer head, comes with the evaluation."""
+        return train_heads(
+            self.run.embeddings(), self.run.labels(), self.run.split(), self.run / "heads", self.profile.heads
+        )
 
     def evaluation(self, heads: TrainedHeads) -> dict[str, Any]:
         """The test patients, and patients on other scanners."""
@@ -142,8 +140,7 @@ class Speedrun:
             self.profile.shares,
         )
         age = TransferSettings("value.age_years", self.profile.transfer)
-        folder = self.run / "transfer" / age.target
-        transfer = train_transfer(embeddings, store.labels(), split, folder, age)
+        transfer = train_transfer(embeddings, store.labels(), split, self.run / "transfer" / age.target, age)
         return evaluation_record(
             sets,
             scaling=[asdict(point) for point in scaling],
@@ -155,12 +152,10 @@ class Speedrun:
         )
 
     def bundle(self, heads: TrainedHeads, record: dict[str, Any]) -> Bundle:
-        """The bundle with its evaluation. Raises BadTrainingData when it is too large to be shipped."""
+        """The bundle with its evaluation. Raises BadTrainingData when it is too large to ship."""
         out = self.run / "bundle"
         document = {**record, "machine": _machine(), "seconds": {name: round(s) for name, s in self.seconds.items()}}
-        page = self.run / "evaluation" / "report.html"
-        write_json(self.run / "evaluation" / EVALUATION, document)
-        write_page(page, document, NAME, PHANTOM_WARNING)
+        page = write_evaluation(self.run, document, NAME)
         body = {**load_file(self.run / "clip" / STUDY_MODEL), **load_file(self.run / "tokenizer" / ENCODER)}
         bundle = export_bundle(
             out,

@@ -33,7 +33,18 @@ def test_messages_get_their_size_and_work_items_begin_their_time_now(database_ur
     registry.close()
 
 
+def columns(database_url: str) -> dict[str, set[str]]:
+    engine = sa.create_engine(database_url)
+    found = sa.inspect(engine)
+    names = {table: {column["name"] for column in found.get_columns(table)} for table in found.get_table_names()}
+    engine.dispose()
+    return names
+
+
 def test_the_way_back(database_url: str) -> None:
     migrate(database_url)
+    newest = columns(database_url)
     command.downgrade(_alembic(database_url), "0003")
+    assert columns(database_url) != newest
     migrate(database_url)
+    assert columns(database_url) == newest
