@@ -93,7 +93,16 @@ def prepare_volume(
         tokens_total=len(patches.fill),
         sop_instance_uids=tuple(dict.fromkeys(plane.image.sop_instance_uid for plane in volume.slices[::step])),
         notes=(*notes, *(thinning if step > 1 else ())),
+        affine=_of_padded(volume, patches, step),
     )
+
+
+def _of_padded(volume: Volume, patches: PatchGrid, step: int) -> npt.NDArray[np.float64]:
+    """The volume's affine, for voxels of the padded volume of one slice in `step`."""
+    affine = volume.affine.copy()
+    affine[:, volume.thin_axis] *= step
+    affine[:3, 3] -= affine[:3, :3] @ patches.before
+    return affine
 
 
 def _within_limit(volume: Volume, limit: int) -> tuple[PatchGrid, npt.NDArray[np.int64], int]:

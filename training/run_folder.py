@@ -2,7 +2,7 @@
 
     key            pseudonym key, its owner's alone        split.csv     study → train, validation or test
     store/         tokens of the studies                   patches/      a sample of patches for the tokenizer
-    tokenizer/ series_names/ text/ clip/                   weights of each stage, its curve and done.json
+    tokenizer/ series_names/ localise/ text/ clip/         weights of each stage, its curve and done.json
     embeddings.safetensors                                 study embeddings of the trained model
     heads/ zero_shot/ transfer/                            task heads, findings by prompts, heads of other tasks
     evaluation/    figures and the page                    bundle/       what the node takes
@@ -26,7 +26,7 @@ from training.base.splits import PARTS, Split, split_by_list, split_by_patient
 from training.prepare.store import TokenStore
 
 VALIDATION, TEST = 0.15, 0.2  # shares of the patients
-TRAINED = ("tokenizer", "series_names", "clip")  # stages that learn from images, and say from whose
+TRAINED = ("tokenizer", "series_names", "localise", "clip")  # stages that learn from images, and say from whose
 _PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 
 
@@ -56,6 +56,11 @@ class RunFolder:
         """labels.csv where the run has one, else what the store knows. Raises BadTrainingData."""
         path = self.folder / "labels.csv"
         return read_labels(path) if path.exists() else self.store().labels()
+
+    def start(self) -> Path | None:
+        """The stage that the study model starts from: the last of those before it that the run has."""
+        folders = (self.folder / stage for stage in ("localise", "series_names"))
+        return next((folder for folder in folders if folder.exists()), None)
 
     def embeddings(self) -> Embeddings:
         """Raises BadTrainingData."""

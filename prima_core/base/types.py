@@ -29,6 +29,7 @@ class PreparedSeries:
     tokens_total: number of patches in the padded volume.
     sop_instance_uids: the images that the tokens were made of, in the order of their slices; thinned ones are not.
     notes: what was left out on the way and why (thinned slices, images of a minority size …).
+    affine: (4, 4), voxel (z, y, x) of the padded volume → patient (x, y, z) in LPS millimetres; None where unknown.
     """
 
     series_instance_uid: str
@@ -40,6 +41,7 @@ class PreparedSeries:
     tokens_total: int
     sop_instance_uids: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    affine: npt.NDArray[np.float64] | None = None
 
     @property
     def tokens_kept(self) -> int:

@@ -12,7 +12,7 @@ exact arithmetic, after reorientation, the other end would give the same volume.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from prima_core.base.errors import UnusableSeries
+from prima_core.volume.frames import Frame
 from prima_core.volume.pixels import PixelElement, decode_frames
 from prima_core.volume.series import Slice, SliceStack
 
@@ -39,11 +40,13 @@ class Volume:
     """voxels: (z, y, x) ascending to superior, posterior, left. thin_axis: 0, 1 or 2, the acquisition's slice axis.
 
     slices: those of the stack, in the order of the voxels along that axis; none where no DICOM file is behind them.
+    affine: (4, 4), voxel (z, y, x) → patient (x, y, z) in LPS millimetres (PS3.3 C.7.6.2.1.1).
     """
 
     voxels: npt.NDArray[Any]
     thin_axis: int
     slices: tuple[Slice, ...]
+    affine: npt.NDArray[np.float64]
 
 
 def read_volume(stack: SliceStack) -> Volume:
@@ -51,25 +54,46 @@ def read_volume(stack: SliceStack) -> Volume:
     slices = stack.slices
     if slices[0].number > slices[-1].number:
         slices = slices[::-1]
-    voxels = _rescaled_voxels(slices)
-    image = sitk.GetImageFromArray(voxels)
-    del voxels
-    _place(image, slices)
-    voxels, thin_axis, turned = resampled_to_lps(image)
-    return Volume(voxels, thin_axis, slices[::-1] if turned else slices)
+    return to_volume(_rescaled_voxels(slices), _placement(slices[0].frame, slices[-1].frame), slices)
 
 
-def resampled_to_lps(image: sitk.Image) -> tuple[npt.NDArray[Any], int, bool]:
-    """Resample in-plane and reorient an image whose third axis is the slice axis.
+@dataclass(frozen=True)
+class Placement:
+    """Where a stack of slices lies, in DICOM's terms (PS3.3 C.7.6.2.1.1).
 
-    Voxels (z, y, x), the slice axis among them, and whether the slices now run the other way.
+    first, last: Image Position (Patient) of the first and the last slice. spacing: of rows, then of columns, in mm.
     """
+
+    first: Sequence[float]
+    last: Sequence[float]
+    orientation: Sequence[float]
+    spacing: tuple[float, float]
+
+
+def to_volume(voxels: npt.NDArray[Any], place: Placement, slices: tuple[Slice, ...] = ()) -> Volume:
+    """A stack (slices, rows, columns) as the model reads it. slices: those that it was decoded from, if any."""
+    image = sitk.GetImageFromArray(voxels)
+    _place(image, place)
+    return resampled_to_lps(image, slices)
+
+
+def resampled_to_lps(image: sitk.Image, slices: tuple[Slice, ...] = ()) -> Volume:
+    """Resample in-plane and reorient an image whose third axis is the slice axis. slices: in the image's order."""
     orient = sitk.DICOMOrientImageFilter()
     orient.SetDesiredCoordinateOrientation("LPS")
     oriented = orient.Execute(_resampled(image))
     # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
     axis = list(orient.GetPermuteOrder()).index(2)
-    return sitk.GetArrayFromImage(oriented), 2 - axis, bool(orient.GetFlipAxes()[axis])
+    turned = bool(orient.GetFlipAxes()[axis])
+    return Volume(sitk.GetArrayFromImage(oriented), 2 - axis, slices[::-1] if turned else slices, affine_of(oriented))
+
+
+def affine_of(image: sitk.Image) -> npt.NDArray[np.float64]:
+    """(4, 4), voxel (z, y, x) → patient (x, y, z) in millimetres."""
+    steps = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = steps[:, ::-1], image.GetOrigin()
+    return affine
 
 
 def _rescaled_voxels(slices: tuple[Slice, ...]) -> npt.NDArray[Any]:
@@ -141,16 +165,21 @@ def _pixels(plane: Slice) -> PixelElement:
     return plane.image.pixels
 
 
-def _place(image: sitk.Image, slices: tuple[Slice, ...]) -> None:
+def _placement(first: Frame, last: Frame) -> Placement:
+    if first.position is None or last.position is None or first.orientation is None:
+        raise UnusableSeries("nothing says where its slices lie")
+    return Placement(first.position, last.position, first.orientation, first.spacing or (1.0, 1.0))
+
+
+def _place(image: sitk.Image, place: Placement) -> None:
     """Set origin, spacing and direction of the stack in patient coordinates."""
-    frame = slices[0].frame
-    first, last = np.array(frame.position), np.array(slices[-1].frame.position)
+    first, last = np.array(place.first), np.array(place.last)
     step = last - first
-    row, column, normal = _orthogonal(np.array(frame.orientation))
+    row, column, normal = _orthogonal(np.array(place.orientation))
     toward = normal if step @ normal > 0 else -normal
-    rows, columns = frame.spacing or (1.0, 1.0)
+    rows, columns = place.spacing
     image.SetOrigin(first.tolist())
-    image.SetSpacing((columns, rows, _length(step) / (len(slices) - 1)))
+    image.SetSpacing((columns, rows, _length(step) / (image.GetDepth() - 1)))
     image.SetDirection(np.stack([row, column, toward], axis=1).ravel().tolist())
 
 

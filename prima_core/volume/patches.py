@@ -6,6 +6,7 @@ before. Patches count in C order of (z, y, x). Nothing is copied for a patch tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ class PatchGrid:
 
     padded: (z, y, x) intensities before scaling. patch, grid: size of a patch and number of patches on each axis.
     fill: (N,) float64, percentage of each patch that is foreground. maximum: the volume's, positive.
+    before: voxels of padding before the volume on each axis.
     """
 
     padded: npt.NDArray[Any]
@@ -34,6 +36,7 @@ class PatchGrid:
     grid: tuple[int, int, int]
     fill: npt.NDArray[np.float64]
     maximum: float
+    before: tuple[int, int, int]
 
     def coordinates(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(len(ids), 3) first voxel (z, y, x) of patches in the padded volume."""
@@ -59,7 +62,8 @@ def patch_grid(voxels: npt.NDArray[Any], thin_axis: int) -> PatchGrid:
     foreground = _on_grid(padded > threshold, patch).sum(axis=(1, 3, 5), dtype=np.int64)
     fill = 100.0 * foreground.ravel() / np.prod(patch)
     grid = foreground.shape
-    return PatchGrid(padded, patch, (grid[0], grid[1], grid[2]), fill, maximum)
+    z, y, x = (before for before, _ in _pads(voxels.shape, patch))
+    return PatchGrid(padded, patch, (grid[0], grid[1], grid[2]), fill, maximum, (z, y, x))
 
 
 def patch_shape(thin_axis: int) -> tuple[int, int, int]:
@@ -69,8 +73,14 @@ def patch_shape(thin_axis: int) -> tuple[int, int, int]:
 
 
 def _padded(voxels: npt.NDArray[Any], patch: tuple[int, int, int]) -> npt.NDArray[Any]:
-    pads = [-size % side for size, side in zip(voxels.shape, patch, strict=True)]
-    return np.pad(voxels, [(pad // 2, pad - pad // 2) for pad in pads]) if any(pads) else voxels
+    pads = _pads(voxels.shape, patch)
+    return np.pad(voxels, pads) if any(map(any, pads)) else voxels
+
+
+def _pads(shape: Sequence[int], patch: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Voxels of padding before and after the volume, for each axis."""
+    pads = [-size % side for size, side in zip(shape, patch, strict=True)]
+    return [(pad // 2, pad - pad // 2) for pad in pads]
 
 
 def _on_grid(padded: npt.NDArray[Any], patch: tuple[int, int, int]) -> npt.NDArray[Any]:

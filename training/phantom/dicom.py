@@ -11,7 +11,7 @@ File Meta Information of a series' slices differs in the UID alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -127,7 +127,7 @@ def _own(study: StudyFacts, acquisition: Acquisition, number: int, index: int) -
     image = Dataset()
     image.SOPInstanceUID = study.uid("image", number, index)
     image.InstanceNumber = index + 1
-    image.ImagePositionPatient = [round(float(x), 4) for x in position]
+    image.ImagePositionPatient = stored_position(position)
     image.SliceLocation = round(float(sum(a * b for a, b in zip(position, normal, strict=True))), 4)
     image.PixelData = acquisition.voxels[index].astype("<u2").tobytes()
     image["PixelData"].VR = "OW"
@@ -147,9 +147,19 @@ def _shared(study: StudyFacts, protocol: StudyProtocol, acquisition: Acquisition
     _add_series(image, study, plan, number)
     _add_equipment(image, protocol)
     _add_acquisition(image, protocol, plan)
-    image.ImageOrientationPatient = [round(float(x), 6) for x in acquisition.orientation]
+    image.ImageOrientationPatient = stored_orientation(acquisition.orientation)
     _add_pixels(image, acquisition)
     return image
+
+
+def stored_position(position: Iterable[float]) -> list[float]:
+    """Image Position (Patient) as the files say it, in tenths of a micrometre."""
+    return [round(float(x), 4) for x in position]
+
+
+def stored_orientation(orientation: Iterable[float]) -> list[float]:
+    """Image Orientation (Patient) as the files say it."""
+    return [round(float(x), 6) for x in orientation]
 
 
 def _add_study(image: Dataset, study: StudyFacts, protocol: StudyProtocol) -> None:

@@ -1,4 +1,4 @@
-"""Phantoms as a source of studies: made, read back by the very code that reads a PACS's images, and forgotten."""
+"""Phantoms as a source of studies: made, prepared as a PACS's images are, and forgotten."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prima_core.prepare import prepare_study
 from training.base.cohort import StudyRecord
 from training.base.pseudonyms import Pseudonyms
-from training.phantom.study import make_study, study_uid, truth_json
+from training.phantom.prepared import finding_map, prepared
+from training.phantom.study import simulate, study_uid, truth_json
 from training.phantom.types import Truth
 from training.prepare.source import SourceStudy
 
@@ -33,10 +33,17 @@ class PhantomSource:
         return self.key.study(study_uid(int(reference), self.domain))
 
     def fetch(self, reference: str, scratch: Path) -> SourceStudy:
-        """Make the study in `scratch` and read it. Raises OutOfScope, BadTrainingData, OSError."""
-        truth = make_study(int(reference), self.domain, scratch)
-        prepared = prepare_study(sorted(scratch.iterdir()))
-        return SourceStudy(_record(truth, self.key), prepared, truth.labels, truth.report, truth_json(truth))
+        """Make the study. Raises BadTrainingData."""
+        found = simulate(int(reference), self.domain)
+        truth = found.truth
+        return SourceStudy(
+            _record(truth, self.key),
+            prepared(found),
+            truth.labels,
+            truth.report,
+            truth_json(truth),
+            finding_map(found.head),
+        )
 
 
 def _record(truth: Truth, key: Pseudonyms) -> StudyRecord:

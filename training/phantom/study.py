@@ -22,7 +22,7 @@ from training.phantom.priority import judge
 from training.phantom.protocol import draw_protocol
 from training.phantom.report import write_report
 from training.phantom.scanner import acquire
-from training.phantom.types import Case, Truth
+from training.phantom.types import Acquisition, Case, Head, StudyProtocol, Truth
 
 FIRST_DAY, DAYS = date(2024, 1, 1), 731
 FOLLOWED_UP = 0.15
@@ -52,20 +52,30 @@ def visit(seed: int) -> Visit:
     return Visit(seed - seed % 2, first + timedelta(days=since), since)
 
 
-def make_study(seed: int, domain: str, folder: Path) -> Truth:
-    """Write the seed's study into `folder` and give what is known of it. domain: see `protocol.DOMAINS`.
+@dataclass(frozen=True)
+class Simulation:
+    """A study before it is written anywhere. facts: what its files say. truth: what is known of it."""
 
-    A seed gives the same bytes every time. Raises BadTrainingData for an unknown domain, OSError.
+    facts: StudyFacts
+    protocol: StudyProtocol
+    head: Head
+    acquisitions: tuple[Acquisition, ...]
+    truth: Truth
+
+
+def simulate(seed: int, domain: str) -> Simulation:
+    """The seed's study. domain: see `protocol.DOMAINS`.
+
+    A seed gives the same study every time. Raises BadTrainingData for an unknown domain.
     """
     protocol = draw_protocol(_stream(seed, domain, _PROTOCOL), domain)
     when = visit(seed)
     head = build_head(draw_case(when.patient_seed))
     case = replace(head.case, age_years=head.case.age_years + when.days_since_first / 365.25)
     noise = _stream(seed, domain, _NOISE)
-    acquisitions = [acquire(head, plan, noise) for plan in protocol.series]
+    acquisitions = tuple(acquire(head, plan, noise) for plan in protocol.series)
     facts = _facts(seed, domain, when, case)
-    write_study(folder, facts, protocol, acquisitions)
-    return Truth(
+    truth = Truth(
         study_instance_uid=facts.study_instance_uid,
         patient_id=facts.patient_id,
         day=when.day,
@@ -79,6 +89,14 @@ def make_study(seed: int, domain: str, folder: Path) -> Truth:
             max(series.contrast_to_noise[index] for series in acquisitions) for index in range(len(case.findings))
         ),
     )
+    return Simulation(facts, protocol, head, acquisitions, truth)
+
+
+def make_study(seed: int, domain: str, folder: Path) -> Truth:
+    """Write the seed's study into `folder` as DICOM and give what is known of it. Raises as `simulate`, and OSError."""
+    found = simulate(seed, domain)
+    write_study(folder, found.facts, found.protocol, found.acquisitions)
+    return found.truth
 
 
 def labels_of(case: Case) -> StudyLabels:

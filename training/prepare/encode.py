@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from prima_core.base.config import TokenizerShape, to_json
 from prima_core.base.types import PreparedSeries, PreparedStudy
 from training.base.errors import BadTrainingData
+from training.prepare.finding_map import FindingMap
 from training.prepare.store import TokenizedSeries, TokenizedStudy
 
 if TYPE_CHECKING:
@@ -64,9 +65,13 @@ class Encoder:
 
 
 def tokenize(
-    study: str, prepared: PreparedStudy, tokenizer: VolumeTokenizer, tokens_per_chunk: int | None = None
+    study: str,
+    prepared: PreparedStudy,
+    tokenizer: VolumeTokenizer,
+    tokens_per_chunk: int | None = None,
+    findings: FindingMap | None = None,
 ) -> TokenizedStudy:
-    """The tokens of one study."""
+    """The tokens of one study. findings: where they lie, if anybody knows."""
     from prima_core.volume_tokenizer import PatchSet
 
     latents = tokenizer.encode(
@@ -74,11 +79,12 @@ def tokenize(
     )
     with np.errstate(over="ignore"):  # the store refuses what is not finite
         halves = [one.cpu().numpy().astype(np.float16) for one in latents]
+    shares = [findings.shares(one) if findings else None for one in prepared.series]
     series = tuple(
-        TokenizedSeries(one.name, half, one.token_ids, one.coordinates, one.thin_axis)
-        for one, half in zip(prepared.series, halves, strict=True)
+        TokenizedSeries(one.name, half, one.token_ids, one.coordinates, one.thin_axis, share)
+        for one, half, share in zip(prepared.series, halves, shares, strict=True)
     )
-    return TokenizedStudy(study, prepared.description, series)
+    return TokenizedStudy(study, prepared.description, series, findings.located if findings else None)
 
 
 def sample_patches(study: str, prepared: PreparedStudy, a_series: int, seed: int) -> npt.NDArray[np.float16]:

@@ -125,8 +125,7 @@ def _volume(voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64], axis: int
     image.SetOrigin(origin.tolist())
     image.SetSpacing(spacing)
     image.SetDirection(np.stack(columns, axis=1).ravel().tolist())
-    result, thin_axis, _ = resampled_to_lps(image)
-    return Volume(result, thin_axis, ())
+    return resampled_to_lps(image)
 
 
 def _directions(affine: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

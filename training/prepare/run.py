@@ -199,7 +199,8 @@ class _Preparer:
         if task.encoder is None or self._tokenizer is None:
             content: Any = sample_patches(name, found.prepared, task.patches_per_series, task.seed)
         else:
-            content = tokenize(name, found.prepared, self._tokenizer, task.encoder.tokens_per_chunk)
+            chunk = task.encoder.tokens_per_chunk
+            content = tokenize(name, found.prepared, self._tokenizer, chunk, found.findings)
         return StudyEntry(found.record, content, found.labels, found.report, found.truth)
 
 

@@ -9,13 +9,15 @@ from typing import Protocol
 
 from prima_core.base.types import PreparedStudy
 from training.base.cohort import StudyLabels, StudyRecord, StudyReport
+from training.prepare.finding_map import FindingMap
 
 
 @dataclass(frozen=True)
 class SourceStudy:
     """One study as its source gives it: already pseudonymous, its series as kept patches.
 
-    labels, report: where the source knows them. truth: JSON of a simulated study's difficulty, or "".
+    labels, report: where the source knows them. truth: JSON of a simulated study's difficulty, or "". findings: where
+    they lie, if anybody knows; the series then have their affines.
     """
 
     record: StudyRecord
@@ -23,6 +25,7 @@ class SourceStudy:
     labels: StudyLabels | None = None
     report: StudyReport | None = None
     truth: str = ""
+    findings: FindingMap | None = None
 
 
 class Source(Protocol):

@@ -60,6 +60,8 @@ class TokenizedSeries:
     latents: (U, C, z, y, x) float16, the encoder's output for each distinct kept patch, ascending by id.
     token_ids: (T,) int64 in the model's order, patches may repeat. coordinates: (T, 3) int64, first voxel (z, y, x) of
     each token in the padded volume. thin_axis: 0, 1 or 2.
+    shares: (U, n) float16, how much of each patch every located finding of the study covers, 0…1; None where nobody
+    knows where findings lie.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TokenizedSeries:
     token_ids: npt.NDArray[np.int64]
     coordinates: npt.NDArray[np.int64]
     thin_axis: int
+    shares: npt.NDArray[np.float16] | None = None
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -76,11 +79,15 @@ class TokenizedSeries:
 
 @dataclass(frozen=True)
 class TokenizedStudy:
-    """One study as the study model takes it. study: its pseudonym."""
+    """One study as the study model takes it. study: its pseudonym.
+
+    located: the diagnoses that the columns of the series' shares are of; None where nobody knows where findings lie.
+    """
 
     study: str
     description: str
     series: tuple[TokenizedSeries, ...]
+    located: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class _Indexed:
     shard: str
     description: str
     series: tuple[SeriesSize, ...]
+    located: tuple[str, ...] | None
 
 
 class TokenStore:
@@ -144,6 +152,10 @@ class TokenStore:
         """Names and lengths of a study's series, from the index alone."""
         return self._entry(study).series
 
+    def located(self, study: str) -> tuple[str, ...] | None:
+        """The diagnoses whose place in the study's images is known; None where nobody looked for one."""
+        return self._entry(study).located
+
     def read(self, study: str) -> TokenizedStudy:
         """One study of a tokens store. Raises BadTrainingData, which names a damaged shard."""
         entry = self._entry(study)
@@ -155,10 +167,11 @@ class TokenStore:
                 token_ids=self._array(entry.shard, f"{study}.{number}.token_ids").astype(np.int64),
                 coordinates=self._array(entry.shard, f"{study}.{number}.coordinates").astype(np.int64),
                 thin_axis=size.thin_axis,
+                shares=None if entry.located is None else self._array(entry.shard, f"{study}.{number}.shares"),
             )
             for number, size in enumerate(entry.series)
         )
-        return TokenizedStudy(study, entry.description, series)
+        return TokenizedStudy(study, entry.description, series, entry.located)
 
     def patches(self, study: str) -> npt.NDArray[np.float16]:
         """(N, 4, 32, 32) of a patches store, thin axis first, 0…1. Raises BadTrainingData."""
@@ -406,6 +419,8 @@ def _arrays(entries: Iterable[StudyEntry]) -> dict[str, npt.NDArray[Any]]:
             arrays[f"{study}.{number}.latents"] = np.ascontiguousarray(series.latents, np.float16)
             arrays[f"{study}.{number}.token_ids"] = np.ascontiguousarray(series.token_ids, np.int32)
             arrays[f"{study}.{number}.coordinates"] = np.ascontiguousarray(series.coordinates, np.int32)
+            if series.shares is not None:
+                arrays[f"{study}.{number}.shares"] = np.ascontiguousarray(series.shares, np.float16)
     return arrays
 
 
@@ -423,7 +438,8 @@ def _index_line(entry: StudyEntry, shard: str) -> dict[str, Any]:
         }
         for s in content.series
     ]
-    return line | {"description": without_numbers(content.description), "series": series}
+    located = {} if content.located is None else {"located": list(content.located)}
+    return line | {"description": without_numbers(content.description), "series": series} | located
 
 
 def _check_sound(content: TokenizedStudy | npt.NDArray[np.float16]) -> None:
@@ -436,6 +452,9 @@ def _check_sound(content: TokenizedStudy | npt.NDArray[np.float16]) -> None:
             raise BadTrainingData("the encoder gives values that float16 cannot hold")
         if len(np.unique(series.token_ids)) != len(series.latents):
             raise BadTrainingData("a series whose tokens do not fit its latents")
+        expected = None if content.located is None else (len(series.latents), len(content.located))
+        if (None if series.shares is None else series.shares.shape) != expected:
+            raise BadTrainingData("a series whose shares do not fit what was located")
 
 
 def _bytes(entry: StudyEntry) -> int:
@@ -460,7 +479,8 @@ def _read_index(folder: Path, shards: Mapping[str, Any]) -> dict[str, _Indexed]:
     for number, line in enumerate(_lines(path), 1):
         try:
             sizes = tuple(SeriesSize(**series) for series in line["series"])
-            entry = _Indexed(record_from_json(line["record"]), line["shard"], line["description"], sizes)
+            located = tuple(line["located"]) if "located" in line else None
+            entry = _Indexed(record_from_json(line["record"]), line["shard"], line["description"], sizes, located)
             study = line["study"]
         except (KeyError, TypeError) as error:
             raise BadTrainingData(f"{path}, line {number}: not a line of an index") from error

@@ -11,6 +11,8 @@ from training.stages.architecture import small
 from training.stages.clip import ClipSettings
 from training.stages.fit import FitSettings
 from training.stages.heads import HeadsSettings
+from training.stages.localise import LocaliseSettings
+from training.stages.series_names import SeriesNamesSettings
 from training.stages.study_model import Dropout
 from training.stages.text_tower import TextSettings
 from training.stages.tokenizer import TokenizerSettings
@@ -30,13 +32,15 @@ class Profile:
     away: int
     patch_studies: int
     tokenizer: TokenizerSettings
+    names: SeriesNamesSettings
+    localise: LocaliseSettings
     text: TextSettings
     clip: ClipSettings
     heads: HeadsSettings
     transfer: FitSettings
     patches_per_series: int = 48
-    validation: float = 0.1
-    test: float = 0.15
+    validation: float = 0.08
+    test: float = 0.12
     resamples: int = 200
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     architecture: Architecture = field(default_factory=lambda: small(SIMULATED, REFERRALS))
@@ -44,20 +48,45 @@ class Profile:
 
 def full() -> Profile:
     """Meant for an hour on two cores, by the rates of its parts."""
-    return _profile(studies=1000, away=200, patches=40, tokenizer=800, clip=1200, heads=2000)
+    return _profile(
+        studies=2000,
+        away=200,
+        patches=40,
+        tokenizer=800,
+        names=300,
+        localise=1200,
+        clip=1200,
+        heads=2000,
+        resamples=200,
+    )
 
 
 def quick() -> Profile:
-    """Meant for ten minutes on two cores; its figures are those of a model that has hardly begun to learn."""
-    return _profile(studies=180, away=30, patches=16, tokenizer=250, clip=150, heads=800, resamples=50)
+    """Meant for ten minutes on two cores; its figures are those of a model that has begun to learn."""
+    return _profile(
+        studies=260, away=40, patches=12, tokenizer=250, names=80, localise=260, clip=120, heads=800, resamples=50
+    )
 
 
 def tiny() -> Profile:
     """Every stage feeds the next, and nothing is learned."""
-    return _profile(studies=12, away=3, patches=3, tokenizer=3, clip=3, heads=4, batch=4, resamples=2, shares=(1.0,))
+    return _profile(
+        studies=12,
+        away=3,
+        patches=3,
+        tokenizer=3,
+        names=3,
+        localise=3,
+        clip=3,
+        heads=4,
+        resamples=2,
+        batches=(4, 4, 4),
+        shares=(1.0,),
+    )
 
 
 PROFILES = {"full": full, "quick": quick, "tiny": tiny}
+UNNAMED = 0.25  # share of series without a name in training: other sites name theirs otherwise
 
 
 def _profile(
@@ -66,40 +95,60 @@ def _profile(
     away: int,
     patches: int,
     tokenizer: int,
+    names: int,
+    localise: int,
     clip: int,
     heads: int,
-    batch: int = 32,
-    resamples: int = 200,
+    resamples: int,
+    batches: tuple[int, int, int] = (32, 96, 16),
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0),
 ) -> Profile:
-    """Steps of each stage; learning rates for models and cohorts of this size, not the paper's."""
+    """Steps of each stage; learning rates for models and cohorts of this size, not the paper's.
+
+    batches: patches, series and studies an update.
+    """
+    of_patches, of_series, of_studies = batches
+    of_embeddings = 2 * of_patches
     return Profile(
         studies=studies,
         away=away,
         patch_studies=patches,
         tokenizer=TokenizerSettings(
-            LoopSettings(tokenizer, batch, warmup=min(100, tokenizer // 4), device="cpu", checkpoint_every=200),
+            LoopSettings(tokenizer, of_patches, warmup=min(100, tokenizer // 4), device="cpu", checkpoint_every=200),
             codes=256,
             learning_rate=2e-3,
+        ),
+        names=SeriesNamesSettings(
+            LoopSettings(names, of_series, warmup=min(30, names // 4), device="cpu", checkpoint_every=100),
+            Dropout(series=0.0, names=0.0, most_tokens=32),
+            learning_rate=1e-3,
+        ),
+        localise=LocaliseSettings(
+            LoopSettings(
+                localise, of_series, warmup=min(60, localise // 4), device="cpu", clip_norm=5.0, checkpoint_every=100
+            ),
+            names=UNNAMED,
         ),
         text=TextSettings(width=96, depth=2, heads=4, vocabulary=1024),
         clip=ClipSettings(
             LoopSettings(
                 clip,
-                batch,
-                warmup=min(50, clip // 4),
+                of_studies,
+                warmup=min(60, clip // 4),
                 device="cpu",
+                clip_norm=5.0,
                 checkpoint_every=100,
                 validate_every=max(clip // 5, 1),
             ),
-            dropout=Dropout(most_tokens=96),
-            learning_rate=1e-3,
+            dropout=Dropout(names=UNNAMED, most_tokens=96),
+            learning_rate=7e-4,
             temperature=2.7,
-            label_weight=10.0,
+            abnormal_extra=0,
+            label_weight=33.0,
         ),
         heads=HeadsSettings(
             FitSettings(
-                LoopSettings(heads, 2 * batch, device="cpu", validate_every=max(heads // 20, 1)),
+                LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
                 hidden=(128,),
                 learning_rate=3e-4,
                 weight_decay=1e-4,
@@ -107,7 +156,7 @@ def _profile(
             leave_out=True,
         ),
         transfer=FitSettings(
-            LoopSettings(heads, 2 * batch, device="cpu", validate_every=max(heads // 20, 1)),
+            LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
             hidden=(64,),
             learning_rate=1e-3,
         ),

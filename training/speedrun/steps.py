@@ -35,6 +35,8 @@ from training.stages.clip import STUDY_MODEL, Cohort, read_study_model, read_tex
 from training.stages.embed import embed_store
 from training.stages.export import attach_evaluation, export_bundle
 from training.stages.heads import TrainedHeads, train_heads
+from training.stages.localise import train_localise
+from training.stages.series_names import train_series_names
 from training.stages.text_tower import TextTower, make_text_tower
 from training.stages.tokenizer import ENCODER, read_patches, train_tokenizer
 from training.stages.transfer import TransferSettings, train_transfer
@@ -64,6 +66,10 @@ class Speedrun:
             self.tokenizer()
         with self._timed("phantoms and tokens"):
             self.tokens()
+        with self._timed("series names"):
+            self.series_names()
+        with self._timed("places of findings"):
+            self.localise()
         with self._timed("CLIP"):
             self.clip()
         with self._timed("embeddings"):
@@ -100,13 +106,31 @@ class Speedrun:
             records = self.run.store().records
             write_split(self.run / "split.csv", split_by_patient(records, self.profile.validation, self.profile.test))
 
+    def series_names(self) -> None:
+        """Which images a series' name goes with."""
+        store, studies, folder = self.run.store(), self.run.split().train, self.run / "series_names"
+        train_series_names(store, studies, self.profile.architecture, folder, self.profile.names)
+
+    def localise(self) -> None:
+        """What findings look like where the phantoms have them."""
+        store, studies = self.run.store(), self.run.split().train
+        start, folder = self.run / "series_names", self.run / "localise"
+        train_localise(store, store.labels(), studies, self.profile.architecture, folder, self.profile.localise, start)
+
     def clip(self) -> None:
         """Tokens and reports → the study model and the text tower."""
         store, split = self.run.store(), self.run.split()
         reports = store.reports()
         make_text_tower((reports[study] for study in split.train), self.run / "text", self.profile.text)
         cohort = Cohort(store, reports, store.labels(), split)
-        train_clip(cohort, self.profile.architecture, self.run / "text", self.run / "clip", self.profile.clip)
+        train_clip(
+            cohort,
+            self.profile.architecture,
+            self.run / "text",
+            self.run / "clip",
+            self.profile.clip,
+            self.run / "localise",
+        )
 
     def embeddings(self) -> None:
         """The study embeddings of both stores."""

@@ -35,7 +35,7 @@ def small(diagnoses: Sequence[str], referrals: Sequence[str]) -> Architecture:
     """
     token, study, series = 289, 128, 128
     names = TransformerShape(width=64, depth=2, heads=2, head_width=32, mlp_width=128)
-    sequence = TransformerShape(token, depth=2, heads=4, head_width=32, mlp_width=256)
+    sequence = TransformerShape(token, depth=3, heads=4, head_width=32, mlp_width=256)
     studies = TransformerShape(study, depth=2, heads=4, head_width=32, mlp_width=256)
     outputs = {"diagnosis": tuple(diagnoses), "referral": tuple(referrals), "priority": PRIORITY_LEVELS}
     return Architecture(

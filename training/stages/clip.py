@@ -4,8 +4,8 @@
 
 Symmetric cross-entropy with a learned temperature, plus a small loss that draws series of one study together; tokens,
 series and series names are dropped at random, report statements shuffled, abnormal studies seen more often (Lyu et al.
-2025, arXiv 2509.18638). Reports that say the same are not told apart. Where a cohort is small, a linear probe of known
-labels may help along (`label_weight`); it is thrown away.
+2025, arXiv 2509.18638). Reports that say the same are not told apart. Where a cohort is small, linear probes of known
+labels may help along (`label_weight`), one on study and one on series embeddings; they are thrown away.
 
 Legend of the suffixes: B studies, V width of the CLIP vector, E width of the series vector, n labels.
 """
@@ -25,7 +25,7 @@ import torch
 import typer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.functional import normalize
 
 from prima_core.base.config import Architecture, from_json, to_json
 from training.base.checkpoint import done, finish, finished, write_json, write_weights
@@ -39,9 +39,9 @@ from training.prepare.store import TokenizedStudy
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import SCALE, contrastive, text_key
-from training.stages.series_names import read_series_names
+from training.stages.start import begin_from
 from training.stages.study_model import NOTHING, Dropout, StudyModel, StudyTokens, study_tokens
-from training.stages.targets import flags, names_of
+from training.stages.targets import flags, known_bce, names_of
 from training.stages.text_tower import TextTower, open_text_tower, text_identity
 
 STUDY_MODEL, TEXT_TOWER, ARCHITECTURE = "study_model.safetensors", "text_tower.safetensors", "architecture.json"
@@ -66,8 +66,9 @@ class ClipSettings:
     """Defaults are the paper's; small cohorts want a learning rate of about 1e-3 and a temperature of about 2.7.
 
     temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100. abnormal_extra: how many more
-    times a study with a known finding comes in every round. series_weight, label_weight: of the losses beside CLIP's.
-    most_report_tokens: what a report is cut to.
+    times a study with a known finding comes in every round. series_weight, label_weight: of the losses beside CLIP's;
+    a label asked of the study's every series counts `label_share` of one asked of the study. most_report_tokens: what a
+    report is cut to.
     """
 
     loop: LoopSettings = field(
@@ -80,6 +81,7 @@ class ClipSettings:
     abnormal_extra: int = 3
     series_weight: float = 0.03
     label_weight: float = 0.0
+    label_share: float = 0.5
     most_report_tokens: int = 256
 
 
@@ -105,20 +107,20 @@ def train_clip(
     text: Path,
     folder: Path,
     settings: ClipSettings | None = None,
-    series_names: Path | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train study model and text tower; returns the figures of done.json. Resumes, and returns at once where done.
 
-    text: a Hugging Face folder. series_names: a folder of that stage to start the name encoder from. Writes
-    study_model.safetensors (a bundle's names), text_tower.safetensors and architecture.json.
+    text: a Hugging Face folder. start: the folder of a stage to start from, `series_names` or `localise`.
+    Writes study_model.safetensors (a bundle's names), text_tower.safetensors and architecture.json.
     Raises BadTrainingData, and what `training.base.loop.train` raises.
     """
     settings = settings or ClipSettings()
-    identity = _identity(cohort, architecture, text, settings, series_names)
+    identity = _identity(cohort, architecture, text, settings, start)
     whole_identity = identity | settings.loop.identity()
     if (figures := finished(folder, whole_identity)) is not None:
         return figures
-    stage = ClipStage(cohort, architecture, text, settings, series_names)
+    stage = ClipStage(cohort, architecture, text, settings, start)
     result = train(stage, settings.loop, folder, identity, "CLIP")
     write_json(folder / ARCHITECTURE, to_json(architecture))
     write_weights(folder / STUDY_MODEL, stage.module.image.state_dict())
@@ -157,6 +159,7 @@ class ClipModel(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(settings.temperature))
         self.series = nn.Linear(image.sequence_vit.output.out_features, SERIES_WIDTH)
         self.probe = nn.Linear(study_vit.clip.in_features, labels) if labels else None
+        self.series_probe = nn.Linear(self.series.in_features, labels) if labels else None
 
     def scale(self) -> Tensor:
         """What cosines are multiplied with."""
@@ -181,7 +184,7 @@ class ClipStage(Stage[_Item]):
     module: ClipModel
 
     def __init__(
-        self, cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, series_names: Path | None
+        self, cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, start: Path | None
     ) -> None:
         self._cohort, self._settings = cohort, settings
         self._training = cohort.usable(cohort.split.train)
@@ -192,8 +195,8 @@ class ClipStage(Stage[_Item]):
         self._labels = _label_rows(cohort, names, (*self._training, *self._validation))
         torch.manual_seed(settings.loop.seed)
         image = StudyModel(architecture)
-        if series_names is not None:
-            image.series_name.load_state_dict(read_series_names(series_names))
+        if start is not None:
+            begin_from(image, start)
         tower = open_text_tower(text, architecture.study_vit.output, settings.most_report_tokens)
         self.module = ClipModel(image, tower, settings, sum(map(len, names.values())))
         self.optimizer = torch.optim.Adam(
@@ -220,9 +223,12 @@ class ClipStage(Stage[_Item]):
             "study": torch.tensor([item.study for item in items], device=device),
             "single": torch.tensor([item.pair[0] == item.pair[1] for item in items], device=device),
         }
-        if self.module.probe is not None:
-            outputs["logits"] = self.module.probe(study_BP)
-            outputs["labels"] = torch.tensor([item.labels for item in items], device=device)
+        if self.module.probe is not None and self.module.series_probe is not None:
+            label_Bn = torch.tensor([item.labels for item in items], device=device)
+            counts_B = torch.tensor([len(item.tokens.series) for item in items], device=device)
+            outputs["labels"] = known_bce(self.module.probe(study_BP), label_Bn)
+            of_series_S = known_bce(self.module.series_probe(series_SE), label_Bn.repeat_interleave(counts_B, dim=0))
+            outputs["series_labels"] = torch.stack([one.mean() for one in torch.split(of_series_S, counts_B.tolist())])
         return outputs
 
     def losses(self, outputs: Outputs) -> Outputs:
@@ -232,8 +238,9 @@ class ClipStage(Stage[_Item]):
         }
         total = losses["clip"] + self._settings.series_weight * losses["series"]
         if self.module.probe is not None:
-            losses["labels"] = _known_bce(outputs["logits"], outputs["labels"])
-            total = total + self._settings.label_weight * losses["labels"]
+            losses |= {name: outputs[name].mean() for name in ("labels", "series_labels")}
+            labels = losses["labels"] + self._settings.label_share * losses["series_labels"]
+            total = total + self._settings.label_weight * labels
         return {"loss": total, **losses, "scale": self.module.scale()}
 
     def validate(self) -> float | None:
@@ -274,13 +281,6 @@ def _series_loss(pair_B2E: Tensor, study_B: Tensor, single_B: Tensor) -> Tensor:
     return contrastive(pair_B2E[:, 0], pair_B2E[:, 1], study_B, SCALE)
 
 
-def _known_bce(logit_Bn: Tensor, label_Bn: Tensor) -> Tensor:
-    """Mean over what is known; NaN is unknown."""
-    known_Bn = label_Bn.isfinite()
-    loss_Bn = binary_cross_entropy_with_logits(logit_Bn, label_Bn.nan_to_num(0.0), reduction="none")
-    return (loss_Bn * known_Bn).sum() / known_Bn.sum().clamp(min=1)
-
-
 def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     if not settings.label_weight:
         return {}
@@ -297,7 +297,7 @@ def _label_rows(
 
 
 def _identity(
-    cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, series_names: Path | None
+    cohort: Cohort, architecture: Architecture, text: Path, settings: ClipSettings, start: Path | None
 ) -> dict[str, Any]:
     """All that the result depends on; reports and labels by a checksum."""
     parts = {part: cohort.usable(getattr(cohort.split, part)) for part in ("train", "validation")}
@@ -308,7 +308,7 @@ def _identity(
         "architecture": {key: value for key, value in to_json(architecture).items() if key != "heads"},
         "text": text_identity(text),
         "tokens": cohort.tokens.about,
-        "series_names": None if series_names is None else done(series_names)["files"],
+        "start": None if start is None else done(start)["files"],
         "studies": {part: len(studies) for part, studies in parts.items()},
         "reports": zlib.crc32(json.dumps(known).encode()),
         "labels": zlib.crc32(json.dumps(labels, sort_keys=True, default=dict).encode()),
@@ -343,14 +343,11 @@ def main(
         temperature=temperature,
         label_weight=label_weight,
     )
-    names = run / "series_names"
     with explained():
         store, labels = opened.store(), opened.labels()
         cohort = Cohort(store, store.reports(), labels, opened.split())
         architecture = named(model, names_of(labels, "diagnosis"), names_of(labels, "referral"))
-        figures = train_clip(
-            cohort, architecture, text or run / "text", run / "clip", settings, names if names.exists() else None
-        )
+        figures = train_clip(cohort, architecture, text or run / "text", run / "clip", settings, opened.start())
     typer.echo(f"{run / 'clip'}: {figures['losses']}, best validation {figures['best']}")
 
 

@@ -2,8 +2,8 @@
 
     python -m training.stages.series_names --run RUN
 
-Optional: the encoder is then where `training.stages.clip` starts from. The sequence ViT of this stage sees no names and
-is thrown away (Lyu et al. 2025, arXiv 2509.18638).
+Optional: later stages then start from the encoder, and from the sequence ViT that learned beside it, though it saw no
+names here (Lyu et al. 2025, arXiv 2509.18638, keep the encoder alone).
 
 Legend of the suffixes: B series, D token width, V width of the common space.
 """
@@ -17,14 +17,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import normalize
 
 from prima_core.base.config import Architecture
 from prima_core.name_encoder import NameEncoder
 from prima_core.sequence_vit import SequenceVit
-from training.base.checkpoint import done, finish, finished, write_weights
+from training.base.checkpoint import finish, finished
 from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Stage, random, train
@@ -33,9 +32,9 @@ from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import contrastive, text_key
+from training.stages.start import START, write_start
 from training.stages.study_model import Dropout, SeriesTokens, encode_names, initialise, pack_tokens, series_tokens
 
-SERIES_NAME = "series_name.safetensors"
 WIDTH = 64
 
 
@@ -56,7 +55,7 @@ def train_series_names(
     folder: Path,
     settings: SeriesNamesSettings | None = None,
 ) -> dict[str, Any]:
-    """Train on the series of `studies`; returns the figures of done.json. Writes series_name.safetensors.
+    """Train on the series of `studies`; returns the figures of done.json. Writes what later stages start from.
 
     Raises BadTrainingData, and what `training.base.loop.train` raises.
     """
@@ -73,25 +72,19 @@ def train_series_names(
         return figures
     stage = _NamesStage(tokens, studies, architecture, settings)
     figures = train(stage, settings.loop, folder, identity, "series names").figures()
-    write_weights(folder / SERIES_NAME, stage.module.name.state_dict())
+    write_start(folder, stage.module)
     write_seen(folder, studies)
-    finish(folder, whole_identity, (SERIES_NAME, SEEN), figures)
+    finish(folder, whole_identity, (START, SEEN), figures)
     return figures
 
 
-def read_series_names(folder: Path) -> dict[str, Tensor]:
-    """State of a `NameEncoder`. Raises BadTrainingData where the stage has not ended."""
-    done(folder)
-    return load_file(folder / SERIES_NAME)
-
-
 class _NamesModel(nn.Module):
-    """Only `name` is kept."""
+    """Name encoder and sequence ViT are kept."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.name = NameEncoder(architecture.series_name)
-        self.sequence = SequenceVit(architecture.sequence_vit)
+        self.series_name = NameEncoder(architecture.series_name)
+        self.sequence_vit = SequenceVit(architecture.sequence_vit)
         self.from_name = nn.Linear(architecture.series_name.output, WIDTH)
         self.from_image = nn.Linear(architecture.sequence_vit.output, WIDTH)
         initialise(self)
@@ -124,9 +117,11 @@ class _NamesStage(Stage[SeriesTokens]):
         return series_tokens(series, self._settings.dropout, random(loop.seed, step, position))
 
     def outputs(self, items: Sequence[SeriesTokens]) -> Outputs:
-        name_BD = encode_names(self.module.name, [one.name for one in items])
+        name_BD = encode_names(self.module.series_name, [one.name for one in items])
         tokens_ND = pack_tokens(items, name_BD.device)
-        series_BE = self.module.sequence(torch.zeros_like(name_BD), tokens_ND, [len(one.coordinates) for one in items])
+        series_BE = self.module.sequence_vit(
+            torch.zeros_like(name_BD), tokens_ND, [len(one.coordinates) for one in items]
+        )
         return {
             "names": normalize(self.module.from_name(name_BD), dim=1),
             "images": normalize(self.module.from_image(series_BE), dim=1),

@@ -100,11 +100,22 @@ class StudyModel(nn.Module):
     def forward(self, studies: Sequence[StudyTokens]) -> tuple[Tensor, Tensor]:
         """Series embeddings (S, D), series of all studies in order, and study embeddings (B, P)."""
         series = [one for study in studies for one in study.series]
-        name_SD = encode_names(self.series_name, [one.name for one in series])
-        tokens_ND = pack_tokens(series, name_SD.device)
-        series_SD = self.sequence_vit(name_SD, tokens_ND, [len(one.coordinates) for one in series])
+        series_SD, _ = read_series(self.series_name, self.sequence_vit, series)
         description_BD = encode_names(self.study_description, [study.description for study in studies])
         return series_SD, self.study_vit(description_BD, series_SD, [len(study.series) for study in studies])
+
+
+def read_series(
+    series_name: NameEncoder, sequence_vit: SequenceVit, series: Sequence[SeriesTokens]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Series embeddings (S, D), and of each series its tokens (T, width) as the last block of the ViT reads them."""
+    name_SD = encode_names(series_name, [one.name for one in series])
+    tokens_ND, lengths = pack_tokens(series, name_SD.device), [len(one.coordinates) for one in series]
+    pooling = sequence_vit.pooling
+    state_ND = pooling.look(name_SD, tokens_ND, lengths)
+    before = len(pooling.class_tokens) + 1  # and the name
+    pieces = torch.split(state_ND, [before + length for length in lengths])
+    return sequence_vit.output(pooling.read(state_ND, lengths)), tuple(piece[before:] for piece in pieces)
 
 
 def encode_names(encoder: NameEncoder, names: Sequence[str]) -> Tensor:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from training.base.cohort import StudyLabels
 from training.base.errors import BadTrainingData
@@ -51,3 +54,11 @@ def without_both_kinds(targets: Numbers, names: Sequence[str], least: int = 1) -
     """The names of which fewer than `least` studies are known to be positive, or to be negative."""
     few = np.minimum((targets == 1).sum(axis=0), (targets == 0).sum(axis=0)) < least
     return tuple(name for name, short in zip(names, few, strict=True) if short)
+
+
+def known_bce(logit_Bn: Tensor, target_Bn: Tensor) -> Tensor:
+    """(B,) binary cross-entropy: of each row the mean over what is known, 0 where nothing is. NaN is unknown."""
+    known_Bn = target_Bn.isfinite()
+    loss_Bn = binary_cross_entropy_with_logits(logit_Bn, target_Bn.nan_to_num(0.0), reduction="none")
+    mean_B: Tensor = torch.where(known_Bn, loss_Bn, 0.0).sum(dim=1) / known_Bn.sum(dim=1).clamp(min=1)
+    return mean_B

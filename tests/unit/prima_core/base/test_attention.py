@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from prima_core.base.attention import SelfAttention, Transformer, rows_by_length
-from prima_core.base.config import TransformerShape
+from prima_core.base.attention import ClassTokenPooling, SelfAttention, Transformer, rows_by_length
+from prima_core.base.config import TransformerShape, VitShape
 
 SHAPE = TransformerShape(width=24, depth=3, heads=3, head_width=8, mlp_width=40)
 LENGTHS = [5, 1, 7, 5, 5, 2]
@@ -31,19 +31,42 @@ def plain_block(x_LD: Tensor, block: torch.nn.Module, heads: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [SHAPE, TransformerShape(width=16, depth=2, heads=1, head_width=16, mlp_width=8)])
-def test_packed_transformer_equals_the_plain_one(shape: TransformerShape) -> None:
+@pytest.mark.parametrize("lengths", [LENGTHS, [6] * 4, [3]])
+def test_packed_transformer_equals_the_plain_one(shape: TransformerShape, lengths: list[int]) -> None:
     torch.manual_seed(0)
     model = Transformer(shape).double()
-    x_ND = torch.randn(sum(LENGTHS), shape.width, dtype=torch.float64)
+    x_ND = torch.randn(sum(lengths), shape.width, dtype=torch.float64)
     expected = []
-    for sequence in x_ND.split(LENGTHS):
+    for sequence in x_ND.split(lengths):
         x_LD = sequence
         for block in model.blocks:
             x_LD = plain_block(x_LD, block, shape.heads)
         expected.append(x_LD)
     before = x_ND.clone()
-    torch.testing.assert_close(model(x_ND, LENGTHS), torch.cat(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(x_ND, lengths), torch.cat(expected), rtol=0, atol=1e-12)
     assert torch.equal(x_ND, before), "the input was changed"
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("lengths", [LENGTHS, [6] * 4])
+@pytest.mark.parametrize(("heads", "head_width"), [(3, 8), (1, 24)])
+def test_pooling_that_reads_class_tokens_alone_equals_the_whole_block(
+    depth: int, lengths: list[int], heads: int, head_width: int
+) -> None:
+    torch.manual_seed(0)
+    pooling = ClassTokenPooling(VitShape(2, TransformerShape(24, depth, heads, head_width, 40), 8)).double()
+    torch.nn.init.normal_(pooling.class_tokens)
+    name_BD, tokens_ND = torch.randn(len(lengths), 24).double(), torch.randn(sum(lengths), 24).double()
+    expected = []
+    for name_D, x_LD in zip(name_BD, tokens_ND.split(lengths), strict=True):
+        whole = torch.cat((pooling.class_tokens, name_D[None], x_LD))
+        for block in pooling.transformer.blocks:
+            whole = plain_block(whole, block, heads)
+        expected.append(pooling.norm(whole[:2]).flatten())
+    found = pooling(name_BD, tokens_ND, lengths)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-12)
+    found.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in pooling.parameters())
 
 
 def test_one_head_of_the_models_own_width_has_no_output_projection() -> None:

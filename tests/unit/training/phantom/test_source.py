@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from prima_core.prepare import prepare_study
 from training.base.pseudonyms import Pseudonyms
 from training.phantom.case import SIMULATED
+from training.phantom.prepared import prepared
 from training.phantom.source import PhantomSource
-from training.phantom.study import make_study, visit
+from training.phantom.study import make_study, simulate, visit
 from training.prepare.source import Source, SourceStudy
 
 KEY = Pseudonyms(bytes(range(32)))
@@ -22,6 +26,30 @@ SEED = 12
 def fetched(tmp_path_factory: pytest.TempPathFactory) -> SourceStudy:
     source: Source = PhantomSource(range(10, 20), "home", KEY)
     return source.fetch(str(SEED), tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.mark.parametrize(("seed", "domain"), [(SEED, "home"), (SEED, "away"), (5, "home")])
+def test_what_is_prepared_without_files_is_what_the_files_give(seed: int, domain: str, tmp_path: Path) -> None:
+    direct = prepared(simulate(seed, domain))
+    make_study(seed, domain, tmp_path)
+    read = prepare_study(sorted(tmp_path.iterdir()))
+    assert (direct.study_instance_uid, direct.description) == (read.study_instance_uid, read.description)
+    assert (direct.age_years, direct.set_aside) == (read.age_years, read.set_aside)
+    assert len(direct.series) == len(read.series)
+    for one, other in zip(direct.series, read.series, strict=True):
+        for part in fields(one):
+            if part.name != "sop_instance_uids":
+                np.testing.assert_array_equal(getattr(one, part.name), getattr(other, part.name), part.name)
+
+
+def test_findings_lie_where_the_phantom_has_them(fetched: SourceStudy) -> None:
+    assert fetched.findings is not None
+    located = fetched.findings.located
+    assert located
+    assert fetched.labels is not None
+    assert all(fetched.labels.diagnosis[name] for name in located)
+    covered = [fetched.findings.shares(series).max(axis=0) for series in fetched.prepared.series]
+    assert (np.max(covered, axis=0) > 0).all()
 
 
 def test_references_are_the_seeds() -> None:

@@ -248,3 +248,44 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     store = TokenStore(tmp_path)
     with pytest.raises(BadTrainingData, match="is not in the store"):
         store.read("f" * 16)
+
+
+def test_where_findings_lie_comes_back(tmp_path: Path) -> None:
+    plain = entry(1)
+    assert isinstance(plain.content, TokenizedStudy)
+    series = [
+        replace(one, shares=np.linspace(0, 1, 2 * len(one.latents)).reshape(-1, 2).astype(np.float16))
+        for one in plain.content.series
+    ]
+    placed = replace(plain.content, series=tuple(series), located=("cyst", "oedema"))
+    nowhere = replace(
+        plain.content,
+        study=name(2),
+        series=tuple(replace(one, shares=np.empty((len(one.latents), 0), np.float16)) for one in plain.content.series),
+        located=(),
+    )
+    with StoreWriter(tmp_path, TOKENS, ABOUT) as writer:
+        writer.add(replace(plain, content=placed))
+        writer.add(replace(entry(2), content=nowhere))
+        writer.add(entry(3))
+    store = TokenStore(tmp_path)
+    assert [store.located(name(n)) for n in (1, 2, 3)] == [("cyst", "oedema"), (), None]
+    for written, read in zip(placed.series, store.read(name(1)).series, strict=True):
+        np.testing.assert_array_equal(read.shares, written.shares)
+    assert [one.shares.shape[1] for one in store.read(name(2)).series] == [0] * len(nowhere.series)  # type: ignore[union-attr]
+    assert all(one.shares is None for one in store.read(name(3)).series)
+
+
+@pytest.mark.parametrize("columns", [None, 1, 3])
+def test_shares_that_do_not_fit_are_refused(tmp_path: Path, columns: int | None) -> None:
+    plain = entry(1)
+    assert isinstance(plain.content, TokenizedStudy)
+    series = tuple(
+        replace(one, shares=None if columns is None else np.zeros((len(one.latents), columns), np.float16))
+        for one in plain.content.series
+    )
+    with (
+        StoreWriter(tmp_path, TOKENS, ABOUT) as writer,
+        pytest.raises(BadTrainingData, match="shares do not fit"),
+    ):
+        writer.add(replace(plain, content=replace(plain.content, series=series, located=("cyst", "oedema"))))

@@ -47,6 +47,7 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path, studies: Cohort, text: Pa
     assert first["clip"] > 1.5
     assert last["clip"] < 0.05
     assert last["labels"] < 0.1 < first["labels"]
+    assert last["series_labels"] < 0.1 < first["series_labels"]
     assert figures["losses"]["clip"] == last["clip"]
 
 

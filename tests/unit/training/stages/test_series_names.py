@@ -13,7 +13,9 @@ from training.base.curve import read_curve
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
 from training.stages.clip import ClipSettings, ClipStage
-from training.stages.series_names import SeriesNamesSettings, read_series_names, train_series_names
+from training.stages.series_names import SeriesNamesSettings, train_series_names
+from training.stages.start import begin_from, read_start
+from training.stages.study_model import StudyModel
 from training.stages.text_tower import TextSettings, make_text_tower
 
 LOOP = LoopSettings(70, 12, warmup=2, device="cpu", checkpoint_every=10)
@@ -29,13 +31,16 @@ def test_names_find_their_series_and_clip_starts_from_them(tmp_path: Path) -> No
     assert curve[-1]["loss"] < 0.3
     make_text_tower(studies.reports.values(), tmp_path / "text", TextSettings(16, 1, 2, 300, 32))
     stage = ClipStage(studies, tiny(), tmp_path / "text", ClipSettings(LOOP), folder)
-    for name, tensor in read_series_names(folder).items():
-        assert torch.equal(stage.module.image.series_name.state_dict()[name], tensor)
+    for name, tensor in read_start(folder).items():
+        assert torch.equal(stage.module.image.state_dict()[name], tensor)
+    other = replace(tiny(), sequence_vit=replace(tiny().sequence_vit, class_tokens=3))
+    with pytest.raises(BadTrainingData, match="another architecture"):
+        begin_from(StudyModel(other), folder)
 
 
 def test_it_is_refused_before_it_is_done_and_without_series(tmp_path: Path) -> None:
     with pytest.raises(BadTrainingData, match="not ended"):
-        read_series_names(tmp_path)
+        read_start(tmp_path)
     studies = cohort(tmp_path / "store")
     with pytest.raises(BadTrainingData, match="two series"):
         train_series_names(studies.tokens, (), tiny(), tmp_path / "names", replace(SETTINGS))  # type: ignore[arg-type]

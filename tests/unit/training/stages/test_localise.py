@@ -1,0 +1,152 @@
+"""Learning where findings lie: patches that show one are told from others, and CLIP starts from what was learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support.training_cohort import CLIP, TEXT, tiny, tokenized
+from training.base.cohort import StudyLabels, StudyRecord, StudyReport
+from training.base.curve import read_curve
+from training.base.errors import BadTrainingData
+from training.base.loop import LoopSettings
+from training.base.splits import Split
+from training.prepare.store import TOKENS, StoreWriter, StudyEntry, TokenizedSeries, TokenStore
+from training.stages import localise
+from training.stages.clip import ClipStage, Cohort
+from training.stages.localise import LocaliseSettings, LocaliseStage, train_localise
+from training.stages.start import begin_from, read_start
+from training.stages.text_tower import make_text_tower
+
+LOOP = LoopSettings(60, 24, warmup=5, device="cpu", checkpoint_every=10)
+SETTINGS = LocaliseSettings(LOOP, most_tokens=8, learning_rate=1e-2)
+STUDIES = 12
+
+
+def marked(series: TokenizedSeries, marks: dict[int, int]) -> TokenizedSeries:
+    """Patch → which mark its latents bear, out of the two diagnoses that are located."""
+    latents = np.random.default_rng(len(series.latents)).standard_normal(series.latents.shape)
+    shares = np.zeros((len(latents), 2), np.float16)
+    for patch, mark in marks.items():
+        latents[patch] = np.sign(np.random.default_rng(mark).standard_normal(latents.shape[1:])) * 2
+        shares[patch, mark] = 0.3
+    return replace(series, latents=latents.astype(np.float16), shares=shares)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TokenStore:
+    """Study n has a cyst (in its patch 1) if n is even, a tumour (in patch 2) by threes, a shift by fours; the last
+    two do not say where anything is."""
+    with StoreWriter(tmp_path / "store", TOKENS, {"encoder": "made up"}) as writer:
+        for n in range(STUDIES):
+            has = {"cyst": n % 2 == 0, "shift": n % 4 == 0, "tumour": n % 3 == 0}
+            marks = {1 + mark: mark for mark, name in enumerate(("cyst", "tumour")) if has[name]}
+            study = tokenized(n)
+            if n < STUDIES - 2:
+                series = tuple(marked(one, marks) for one in study.series)
+                study = replace(study, series=series, located=("cyst", "tumour"))
+            writer.add(StudyEntry(StudyRecord(study.study, study.study), study, StudyLabels(has)))
+    return TokenStore(tmp_path / "store")
+
+
+def names(store: TokenStore) -> tuple[str, ...]:
+    return tuple(record.study for record in store.records)
+
+
+def stage(store: TokenStore, settings: LocaliseSettings = SETTINGS) -> LocaliseStage:
+    return LocaliseStage(store, store.labels(), names(store)[: STUDIES - 2], tiny(), settings)
+
+
+def test_tokens_and_series_are_learned_by_heart(tmp_path: Path, store: TokenStore) -> None:
+    figures = train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", SETTINGS)
+    first, *_, last = read_curve(tmp_path / "localise/curve.csv")
+    assert last["token"] < 0.15 * first["token"]
+    assert last["series"] < 0.3 * first["series"]
+    assert figures["losses"]["token"] == last["token"]
+    assert train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", SETTINGS) == figures
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, loop=replace(LOOP, steps=8, checkpoint_every=3))
+    train_localise(store, store.labels(), names(store), tiny(), tmp_path / "whole", settings)
+    draw = LocaliseStage.draw
+
+    def dying(self: LocaliseStage, step: int, positions: range) -> object:
+        if step == 5:
+            raise KeyboardInterrupt
+        return draw(self, step, positions)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocaliseStage, "draw", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train_localise(store, store.labels(), names(store), tiny(), tmp_path / "killed", settings)
+    train_localise(store, store.labels(), names(store), tiny(), tmp_path / "killed", settings)
+    assert (tmp_path / "killed/start.safetensors").read_bytes() == (tmp_path / "whole/start.safetensors").read_bytes()
+
+
+def test_clip_starts_from_it_and_it_from_another(tmp_path: Path, store: TokenStore) -> None:
+    settings = replace(SETTINGS, loop=replace(LOOP, steps=2))
+    train_localise(store, store.labels(), names(store), tiny(), tmp_path / "first", settings)
+    reports = {study: StudyReport((f"Finding {n}.",)) for n, study in enumerate(names(store))}
+    make_text_tower(reports.values(), tmp_path / "text", TEXT)
+    cohort = Cohort(store, reports, store.labels(), Split(names(store), (), ()))
+    clip = ClipStage(cohort, tiny(), tmp_path / "text", CLIP, tmp_path / "first")
+    again = stage(store)
+    begin_from(again.module, tmp_path / "first")
+    for name, tensor in read_start(tmp_path / "first").items():
+        assert torch.equal(clip.module.image.state_dict()[name], tensor)
+        assert torch.equal(again.module.state_dict()[name], tensor)
+    train_localise(store, store.labels(), names(store), tiny(), tmp_path / "second", settings, start=tmp_path / "first")
+    first, second = (read_curve(tmp_path / name / "curve.csv")[0] for name in ("first", "second"))
+    assert first["loss"] != second["loss"]
+
+
+def test_what_is_asked_of_a_series(store: TokenStore) -> None:
+    for item in stage(store, replace(SETTINGS, most_tokens=100)).draw(0, range(24)):
+        cyst, shift, tumour = item.shown_Tn.T
+        assert set(np.unique(cyst)) <= {0.0, 1.0}
+        assert set(np.unique(tumour)) <= {0.0, 1.0}
+        assert np.isnan(shift).all() or (shift == 0).all(), "a shift lies nowhere: unknown, or absent from the study"
+        assert item.present_n.tolist() == [cyst.max(), float(np.isnan(shift).any()), tumour.max()]
+
+
+def test_findings_are_seen_more_often_than_they_occur(store: TokenStore) -> None:
+    def shown(focus: float) -> float:
+        drawn = stage(store, replace(SETTINGS, most_tokens=3, focus=focus)).draw(0, range(200))
+        return float(np.mean([np.nan_to_num(item.shown_Tn).max(axis=1).mean() for item in drawn]))
+
+    assert shown(1.0) > 1.3 * shown(0.0)
+
+
+def test_names_are_dropped_as_often_as_asked(store: TokenStore) -> None:
+    drawn = stage(store, replace(SETTINGS, names=0.25)).draw(0, range(400))
+    assert 0.18 < np.mean([item.tokens.name == "unk" for item in drawn]) < 0.32
+
+
+def test_without_places_there_is_nothing_to_learn(tmp_path: Path, store: TokenStore) -> None:
+    unplaced = names(store)[STUDIES - 2 :]
+    assert [store.located(study) for study in unplaced] == [None, None]
+    with pytest.raises(BadTrainingData, match="where their findings lie"):
+        train_localise(store, store.labels(), unplaced, tiny(), tmp_path / "localise", SETTINGS)
+
+
+def test_another_cohort_is_another_run(tmp_path: Path, store: TokenStore) -> None:
+    settings = replace(SETTINGS, loop=replace(LOOP, steps=2))
+    train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", settings)
+    before = (tmp_path / "localise/start.safetensors").read_bytes()
+    others = {study: StudyLabels({"cyst": True, "shift": False, "tumour": False}) for study in names(store)}
+    with pytest.raises(BadTrainingData):
+        train_localise(store, others, names(store), tiny(), tmp_path / "localise", settings)
+    assert (tmp_path / "localise/start.safetensors").read_bytes() == before
+
+
+def test_the_whole_share_counts_once(monkeypatch: pytest.MonkeyPatch, store: TokenStore) -> None:
+    monkeypatch.setattr(localise, "WHOLE", 0.6)
+    shown = [np.nan_to_num(item.shown_Tn).max() for item in stage(store).draw(0, range(24))]
+    assert max(shown) == pytest.approx(0.5, abs=1e-3), "0.3 of a patch is half of what counts as whole"
