@@ -39,6 +39,8 @@ from training.stages.embed import embed_store
 from training.stages.export import attach_evaluation, export_bundle
 from training.stages.fit import FitSettings
 from training.stages.heads import HeadsSettings, TrainedHeads, joined, train_heads
+from training.stages.series_names import SeriesNamesSettings, train_series_names
+from training.stages.start import start_of
 from training.stages.targets import flags, levels, names_of, without_both_kinds
 from training.stages.text_tower import TextSettings, make_text_tower
 from training.stages.tokenizer import ENCODER, TokenizerSettings, read_patches, train_tokenizer
@@ -74,9 +76,13 @@ class RetrainSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """tokenizer: None keeps the base's. patch_studies: whose patches a new one is trained on. workers: processes."""
+    """tokenizer: None keeps the base's, and goes on from its study model if that was trained.
+
+    patch_studies: whose patches a new one is trained on. workers: processes.
+    """
 
     tokenizer: TokenizerSettings | None
+    names: SeriesNamesSettings
     clip: ClipSettings
     text: TextSettings = field(default_factory=TextSettings)
     patch_studies: int = 300
@@ -95,11 +101,13 @@ def stage_settings(
     clip = ClipSettings(LoopSettings(steps, 32, warmup=min(200, steps // 4), device=on, validate_every=every))
     if not large:
         clip = replace(clip, learning_rate=1e-3, temperature=2.7, label_weight=1.0)
+    of_names = LoopSettings(max(steps // 10, 1), 96, warmup=min(200, steps // 40), device=on)
+    names = SeriesNamesSettings(of_names, learning_rate=1e-4 if large else 1e-3)
     loop = LoopSettings(tokenizer_steps, 64, warmup=min(200, tokenizer_steps // 4), device=on)
     tokenizer = TokenizerSettings(loop, architecture.tokenizer, codes=8192 if large else 512)
     if not large:
         tokenizer = replace(tokenizer, learning_rate=1e-3)
-    return StageSettings(None if keep_tokenizer else tokenizer, clip, workers=workers, device=device)
+    return StageSettings(None if keep_tokenizer else tokenizer, names, clip, workers=workers, device=device)
 
 
 @dataclass(frozen=True)
@@ -175,9 +183,10 @@ def retrain_heads(run: RunFolder, base: Bundle, out: Path, settings: RetrainSett
 def retrain_full(
     run: RunFolder, source: Source, base: Bundle, out: Path, settings: RetrainSettings, stages: StageSettings
 ) -> Bundle:
-    """Train every stage anew, in the base's architecture, on the studies of `source`.
+    """Train every stage, in the base's architecture, on the studies of `source`.
 
-    No head of the base can be kept: its embeddings were others. Raises BadTrainingData and whatever a stage raises.
+    The study model goes on from the base's where its tokenizer is kept, else it begins anew. No head of the base can be
+    kept: its embeddings were others. Raises BadTrainingData and whatever a stage raises.
     """
     architecture = base.manifest.architecture
     encoder = _encoder(run, source, base, stages)
@@ -190,7 +199,8 @@ def retrain_full(
         raise BadTrainingData("no study of the training part has a priority; the node needs a priority head to report")
     _check(planned, base.manifest, (), settings)
     make_text_tower((reports[study] for study in split.train if study in reports), run / "text", stages.text)
-    train_clip(Cohort(store, reports, labels, split), architecture, run / "text", run / "clip", stages.clip)
+    cohort, start = Cohort(store, reports, labels, split), _start(run, base, store, split, stages)
+    train_clip(cohort, architecture, run / "text", run / "clip", stages.clip, start)
     embeddings = embed_store(store, run / "clip", run / "embeddings.safetensors", stages.device)
     test = held_out(run)
     heads = train_heads(embeddings, labels, split, run / "heads", wanted)
@@ -230,6 +240,14 @@ def _encoder(run: RunFolder, source: Source, base: Bundle, stages: StageSettings
     training, validation = (read_patches(patches, part) for part in (split.train, split.validation))
     train_tokenizer(training, validation, run / "tokenizer", stages.tokenizer, (*split.train, *split.validation))
     return Encoder(shape, run / "tokenizer" / ENCODER, stages.device)
+
+
+def _start(run: RunFolder, base: Bundle, store: TokenStore, split: Split, stages: StageSettings) -> Path:
+    """The base's study model where it was trained on the same tokenizer's tokens, else what series names teach."""
+    if stages.tokenizer is None and base.manifest.training_state != "untrained":
+        return start_of(base, run / "base")
+    train_series_names(store, split.train, base.manifest.architecture, run / "series_names", stages.names)
+    return run / "series_names"
 
 
 def _fill_once(out: Path, fill: Callable[[Path], FillResult]) -> None:

@@ -24,7 +24,9 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where the demo keeps its files; a new folder if left out.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Model bundle instead of the demo's untrained one.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Model bundle instead of the one that comes with the node.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start a node and an archive, send a study by C-STORE, wait for the report to come back, and print it."""

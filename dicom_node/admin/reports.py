@@ -58,6 +58,6 @@ def export(
 
 
 def _items(text: str) -> tuple[str, ...]:
-    from training.labels.sentences import report_items
+    from training.base.statements import report_items
 
     return report_items(_SPACE.sub(" ", _LINES.sub("\n", text)))

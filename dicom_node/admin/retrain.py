@@ -116,7 +116,9 @@ def full(
     studies: Annotated[
         list[Path] | None, typer.Option(help="Folder of DICOM files, several times; the node's own studies if absent.")
     ] = None,
-    keep_tokenizer: Annotated[bool, typer.Option("--keep-tokenizer", help="Keep the active bundle's.")] = False,
+    keep_tokenizer: Annotated[
+        bool, typer.Option("--keep-tokenizer", help="Keep the active bundle's, and go on from its study model.")
+    ] = False,
     training_state: Annotated[
         TrainingState | None, typer.Option(help="Of the new bundle; the active one's if absent.")
     ] = None,
@@ -131,7 +133,7 @@ def full(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Train every stage anew, in the active bundle's architecture, from images and reports. Hours to days."""
+    """Train every stage, in the active bundle's architecture, from images and reports. Hours to days."""
     _check_installed()
     from training.retrain import RetrainSettings, retrain_full, site_heads, stage_settings
     from training.run_folder import RunFolder

@@ -137,7 +137,7 @@ def test_the_demo_does_the_main_job_and_prints_the_contract(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer.keys() >= DEMO_KEYS
-    assert (answer["state"], answer["training_state"]) == ("delivered", "untrained")
+    assert (answer["state"], answer["training_state"]) == ("delivered", "phantom")
     assert answer["priority"].keys() == {"level", "rule"}
     assert answer["seconds_to_report"] > 0
     document = dcmread(answer["sr_path"])

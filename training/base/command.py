@@ -18,9 +18,14 @@ def command() -> typer.Typer:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors raised on purpose end the command with their message and status 1."""
+    """Errors raised on purpose, and a package that is not installed, end the command with one line and status 1."""
     try:
         yield
     except (TrainingError, PrimaError) as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"error: {error.name} is not installed; training needs `pip install 'prima-node[training]'`", err=True
+        )
         raise typer.Exit(1) from error

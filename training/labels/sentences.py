@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from training.prepare.known import statements
+from training.base.statements import unwrapped
 
 _ASIDE = (
     "indications?|clinical (?:indication|information|history|details|question|data|background)|history|symptoms"
@@ -23,30 +23,8 @@ _HEADING = re.compile(
     rf"(?:\d[.)] )?(?:(?P<aside>{_ASIDE})|(?P<findings>{_FINDINGS})|(?P<conclusion>{_CONCLUSIONS}))\s*(?::|$)", re.I
 )
 _BULLET = r"(?:[-*•]|\d{1,2}[.)])[ \t]+"
-_UNFINISHED = (
-    r"of|or|and|nor|no|not|without|with|the|a|an|in|for|to|by|from|at|on|any|is|are|was|were|be|been|versus|vs\.?"
-    r"|evidence|new|acute|cannot|exclude|may|represent|possible|suspicious"
-)
-_AFTER_UNFINISHED = re.compile(rf"(\b(?:{_UNFINISHED})|,)[ \t]*\n[ \t]*(?=[^\W_])", re.I)
-_BEFORE_SMALL = re.compile(r"(?<=[^\s.:;!?])[ \t]*\n[ \t]*(?=[a-z(]|\d(?!\d?[.)]\s))")
-_AFTER_LONG = re.compile(rf"(?m)^(.{{50,}}[^\s.:;!?])[ \t]*\n[ \t]*(?!{_BULLET})(?=\S)")
 _ABBREVIATION = re.compile(r"\b(vs|approx|e\.g|i\.e|dr|incl|resp|max|min|ca|cf|fig|ser|im)\.", re.I)
 _END = re.compile(r"(?<=[.!?;])\s+")
-
-
-def unwrapped(text: str) -> str:
-    """Each paragraph, list item or heading on one line.
-
-    Where upper and lower case tell sentences apart, a line is joined to one that goes on in lower case; otherwise to
-    any line that was long. Everywhere a line that ends in a word such as "of", or a comma, goes on in the next.
-    """
-    text = _AFTER_UNFINISHED.sub(r"\1 ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    has_case = any(map(str.islower, text)) and any(map(str.isupper, text))
-    if has_case:
-        return _BEFORE_SMALL.sub(" ", text)
-    while (joined := _AFTER_LONG.sub(r"\1 ", text)) != text:
-        text = joined
-    return text
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -79,8 +57,3 @@ def _parts(lines: list[str]) -> Iterator[str]:
 
 def _heading(part: str) -> re.Match[str] | None:
     return _HEADING.match(part)
-
-
-def report_items(text: str) -> tuple[str, ...]:
-    """A whole report, headings and all, as the statements of a `StudyReport`."""
-    return statements(unwrapped(text))

@@ -7,7 +7,6 @@ one or more of the columns `findings`, `impression`, `report`.
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +14,10 @@ from pathlib import Path
 
 from training.base.cohort import StudyLabels, StudyReport, read_labels, read_reports
 from training.base.errors import BadTrainingData
+from training.base.statements import report_items
 
 REPORT_COLUMNS = ("findings", "impression", "report")
 _LONGEST_CELL = 1 << 20
-_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|\s*[\r\n]+\s*")
-_BULLET = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
-# A full stop behind these ends no sentence.
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:dr|mr|mrs|no|approx|vs|e\.g|i\.e|cf|incl|max|min|resp|ca|z\.b|d\.h|bzw)|\b\w)\.$", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -49,18 +43,6 @@ def read_known(labels: Path | None = None, reports: Path | None = None) -> Known
         return Known(read_labels(labels) if labels else {}, texts)
     except OSError as error:
         raise BadTrainingData(f"{error.filename}: {error.strerror}") from error
-
-
-def statements(text: str) -> tuple[str, ...]:
-    """A report's text as single statements: sentences and list items, in order."""
-    parts: list[str] = []
-    for part in _END_OF_SENTENCE.split(text):
-        if parts and _ABBREVIATION.search(parts[-1]):
-            parts[-1] += f" {part.strip()}"
-        else:
-            parts.append(part.strip())
-    plain = (_BULLET.sub("", part) for part in parts)
-    return tuple(part for part in plain if any(map(str.isalpha, part)))
 
 
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
@@ -94,7 +76,7 @@ def _read_reports(path: Path) -> dict[str, StudyReport]:
     for number, row in enumerate(rows, 1):
         if not row["study"] or row["study"] in reports:
             raise BadTrainingData(f"{path}, row {number}: the study is missing or named twice")
-        items = statements("\n".join(row.get(column, "") for column in REPORT_COLUMNS))
+        items = tuple(item for column in REPORT_COLUMNS for item in report_items(row.get(column, "")))
         if items:
             reports[row["study"]] = StudyReport(items)
     return reports

@@ -29,8 +29,9 @@ from prima_core.scope import ScopeSettings
 from training.base.cohort import StudyLabels, StudyRecord, StudyReport
 from training.base.errors import BadTrainingData
 from training.base.pseudonyms import Pseudonyms
+from training.base.statements import report_items
 from training.prepare.dicom_study import capped_age, sex_of, tesla, vendor_of
-from training.prepare.known import read_table, statements
+from training.prepare.known import read_table
 from training.prepare.nifti import MALFORMED, load
 from training.prepare.source import SourceStudy
 from training.prepare.volumes import VolumeFile, prepare_volumes
@@ -229,8 +230,8 @@ def _reports(folder: Path, batch: str) -> dict[str, StudyReport]:
     reports = {}
     path = folder / "reports" / f"{batch}_reports.csv"
     for row in read_table(path, "study_uid") if path.exists() else ():
-        items = statements(f"{row.get('findings', '')}\n{row.get('impression', '')}")
-        if items := items or statements(row.get("report", "")):
+        items = tuple(item for part in ("findings", "impression") for item in report_items(row.get(part, "")))
+        if items := items or report_items(row.get("report", "")):
             reports[row["study_uid"]] = StudyReport(items)
     return reports
 

@@ -23,16 +23,16 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that make and read phantoms.")] = os.cpu_count() or 1,
 ) -> None:
     """Make phantoms, train every stage, evaluate on unseen phantoms and write a bundle."""
-    from training.run_folder import RunFolder
-    from training.speedrun.profiles import PROFILES
-    from training.speedrun.steps import Speedrun
-    from training.speedrun.table import table
-
-    if profile not in PROFILES:
-        raise typer.BadParameter(f"one of {', '.join(PROFILES)}", param_hint="--profile")
-    out.mkdir(parents=True, exist_ok=True)
-    speedrun = Speedrun(RunFolder(out), PROFILES[profile](), workers)
     with explained():
+        from training.run_folder import RunFolder
+        from training.speedrun.profiles import PROFILES
+        from training.speedrun.steps import Speedrun
+        from training.speedrun.table import table
+
+        if profile not in PROFILES:
+            raise typer.BadParameter(f"one of {', '.join(PROFILES)}", param_hint="--profile")
+        out.mkdir(parents=True, exist_ok=True)
+        speedrun = Speedrun(RunFolder(out), PROFILES[profile](), workers)
         bundle, record = speedrun.all()
     Console().print(table(record, speedrun.seconds))
     typer.echo(f"bundle {bundle.manifest.id} in {bundle.directory}; figures and plots in {out / 'evaluation'}")

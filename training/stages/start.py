@@ -1,4 +1,4 @@
-"""Where a study model starts from: name encoder and sequence ViT that an earlier stage has trained on single series."""
+"""Where a study model starts from: name encoder and sequence ViT of an earlier stage, or all of a bundle's."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.base.checkpoint import done, write_weights
+from prima_core.bundle import Bundle
+from training.base.checkpoint import done, finish, write_weights
 from training.base.errors import BadTrainingData
 
-START = "start.safetensors"
+START, BODY = "start.safetensors", "study_model.safetensors"
 PARTS = ("series_name", "sequence_vit")
 
 
 def write_start(folder: Path, module: nn.Module) -> None:
     """module: has both parts by their names in `prima_core.prima.Prima`."""
-    parts = {part: getattr(module, part).state_dict() for part in PARTS}
-    write_weights(folder / START, {f"{part}.{name}": tensor for part in PARTS for name, tensor in parts[part].items()})
+    state = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(PARTS)}
+    write_weights(folder / START, state)
+
+
+def start_of(bundle: Bundle, folder: Path) -> Path:
+    """A bundle's whole study model as a stage to start from; returns `folder`. Raises NoSpace."""
+    folder.mkdir(exist_ok=True)
+    write_weights(folder / START, load_file(bundle.directory / BODY))
+    finish(folder, {"bundle": bundle.manifest.id}, (START,), {})
+    return folder
 
 
 def read_start(folder: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from prima_core.bundle import Bundle, build_model, load_bundle
 from support.prepared_studies import RandomStudies
@@ -55,8 +56,11 @@ def stages(base: Bundle, *, keep_tokenizer: bool) -> StageSettings:
     )
     tokenizer = chosen.tokenizer and replace(chosen.tokenizer, loop=LoopSettings(2, 4, device="cpu"), codes=16)
     clip = replace(chosen.clip, loop=LoopSettings(2, 4, device="cpu"))
+    names = replace(chosen.names, loop=LoopSettings(2, 4, device="cpu"))
     text = replace(chosen.text, width=16, depth=1, heads=2, vocabulary=300)
-    return replace(chosen, tokenizer=tokenizer, clip=clip, text=text, patch_studies=STUDIES, patches_per_series=4)
+    return replace(
+        chosen, tokenizer=tokenizer, names=names, clip=clip, text=text, patch_studies=STUDIES, patches_per_series=4
+    )
 
 
 @pytest.mark.parametrize("keep_tokenizer", [True, False])
@@ -81,9 +85,28 @@ def test_every_stage_ends_in_one_evaluated_bundle(base: Bundle, tmp_path: Path, 
     [said] = model.predict([source.fetch(reference, tmp_path / "scratch").prepared])
     embedding = run.embeddings().study[run.embeddings().rows([one])[0]]
     torch.testing.assert_close(torch.from_numpy(said.study_embedding), torch.from_numpy(embedding), atol=1e-2, rtol=0)
+    assert (run / "series_names/done.json").exists()
+    assert not (run / "base").exists(), "nobody goes on from weights that were never trained"
     grown = Labelled(STUDIES + 8)
     again = retrain_full(run, grown, base, tmp_path / "new", SETTINGS, stages(base, keep_tokenizer=keep_tokenizer))
     assert again.manifest == manifest, "studies that came later are the next run's"
+
+
+def test_a_kept_tokenizer_goes_on_from_the_trained_study_model(base: Bundle, tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    for run in (first, second):
+        run.folder.mkdir()
+    kept = stages(base, keep_tokenizer=True)
+    trained = retrain_full(first, Labelled(STUDIES), base, tmp_path / "new", SETTINGS, kept)
+    retrain_full(second, Labelled(STUDIES), trained, tmp_path / "newer", replace(SETTINGS, version="3+full"), kept)
+    begun, body = (
+        load_file(path) for path in (second / "base/start.safetensors", tmp_path / "new/study_model.safetensors")
+    )
+    assert begun.keys() == body.keys()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in body.items())
+    said = json.loads((second / "clip/done.json").read_text())["settings"]["start"]
+    assert list(said) == ["start.safetensors"]
+    assert not (second / "series_names").exists()
 
 
 def test_a_bundle_that_could_not_report_is_not_trained(base: Bundle, tmp_path: Path) -> None:

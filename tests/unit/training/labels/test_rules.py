@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from training.base.cohort import StudyReport
+from training.base.statements import unwrapped
 from training.labels.rules import RuleSettings, Said, label_report, label_reports, said_in
-from training.labels.sentences import sentences, unwrapped
+from training.labels.sentences import sentences
 from training.labels.terms import DESCRIPTIONS, IMPLIES, NORMALS, TERMS
 from training.phantom.case import CONSEQUENCES, SIMULATED, draw_case
 from training.phantom.protocol import draw_protocol

@@ -18,9 +18,10 @@ from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, write_s
 from training.base.cohort import StudyLabels, StudyReport
 from training.base.errors import BadTrainingData
 from training.base.pseudonyms import Pseudonyms
+from training.base.statements import statements
 from training.prepare.dicom_folder import DicomFolder
 from training.prepare.dicom_study import sex_of, tesla, vendor_of
-from training.prepare.known import Known, read_known, statements
+from training.prepare.known import Known, read_known
 from training.prepare.run import fill_store
 from training.prepare.store import TokenStore
 
@@ -212,6 +213,13 @@ def test_a_report_is_cut_into_statements() -> None:
         "Glioma",
         "vs. Lymphoma .",
     )
+
+
+def test_a_wrapped_line_keeps_its_negation(tmp_path: Path) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_text('study,findings,impression\na,"There is no\nacute infarct. The ventricles are\nnormal.",Atrophy\n')
+    items = read_known(reports=path).reports["a"].items
+    assert items == ("There is no acute infarct.", "The ventricles are normal.", "Atrophy")
 
 
 @pytest.mark.parametrize(
