@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from prima_core.base.config import TokenizerShape
 from prima_core.base.device import Runtime
+from prima_core.base.monai import vqvae
 from prima_core.base.winograd import WinogradConv3d
 
 Progress = Callable[[int, int], None]  # tokens done, tokens in all
@@ -41,9 +42,7 @@ class VolumeTokenizer(nn.Module):
 
     def __init__(self, shape: TokenizerShape) -> None:
         super().__init__()
-        from monai.networks.nets.vqvae import Encoder
-
-        self.encoder = Encoder(
+        self.encoder = vqvae().Encoder(
             spatial_dims=3,
             in_channels=1,
             out_channels=shape.latent_channels,

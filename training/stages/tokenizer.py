@@ -25,6 +25,7 @@ import typer
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prima_core.base import monai
 from prima_core.base.config import TokenizerShape
 from training.base.checkpoint import done, finish, finished, write_weights
 from training.base.command import command, explained
@@ -103,10 +104,8 @@ def train_tokenizer(
 
 def vqvae(settings: TokenizerSettings) -> Any:
     """MONAI's network. Its encoder's state has the keys of `prima_core.volume_tokenizer.VolumeTokenizer`."""
-    from monai.networks.nets.vqvae import VQVAE
-
     shape = settings.shape
-    return VQVAE(
+    return monai.vqvae().VQVAE(
         spatial_dims=3,
         in_channels=1,
         out_channels=1,
