@@ -142,9 +142,11 @@ def _profile(
             ),
             dropout=Dropout(names=UNNAMED, most_tokens=96),
             learning_rate=7e-4,
+            second_moment=0.98,
             temperature=2.7,
             abnormal_extra=0,
-            label_weight=33.0,
+            label_weight=66.0,
+            place_weight=100.0,
         ),
         heads=HeadsSettings(
             FitSettings(

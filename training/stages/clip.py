@@ -5,7 +5,8 @@
 Symmetric cross-entropy with a learned temperature, plus a small loss that draws series of one study together; tokens,
 series and series names are dropped at random, report statements shuffled, abnormal studies seen more often (Lyu et al.
 2025, arXiv 2509.18638). Reports that say the same are not told apart. Where a cohort is small, linear probes of known
-labels may help along (`label_weight`), one on study and one on series embeddings; they are thrown away.
+labels may help along (`label_weight`), one on study and one on series embeddings, and where findings are located one of
+what single tokens show (`place_weight`); they are thrown away.
 
 Legend of the suffixes: B studies, V width of the CLIP vector, E width of the series vector, n labels.
 """
@@ -39,14 +40,16 @@ from training.prepare.store import TokenizedStudy
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import SCALE, contrastive, text_key
+from training.stages.places import Shown, TokenProbe, shown
 from training.stages.start import begin_from
 from training.stages.study_model import NOTHING, Dropout, StudyModel, StudyTokens, study_tokens
-from training.stages.targets import flags, known_bce, names_of
+from training.stages.targets import Numbers, flags, known_bce, names_of
 from training.stages.text_tower import TextTower, open_text_tower, text_identity
 
 STUDY_MODEL, TEXT_TOWER, ARCHITECTURE = "study_model.safetensors", "text_tower.safetensors", "architecture.json"
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP (Radford et al. 2021, arXiv 2103.00020)
 SERIES_WIDTH = 64
+RARE = -2.8  # the logit that probes start from: most of what is asked is absent
 PIECE = 8  # validation studies at once; small, as memory may be short
 VALIDATION_STUDIES = 512  # at most; a figure to choose weights by does not need more
 
@@ -65,10 +68,11 @@ class Tokens(Protocol):
 class ClipSettings:
     """Defaults are the paper's; small cohorts want a learning rate of about 1e-3 and a temperature of about 2.7.
 
-    temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100. abnormal_extra: how many more
-    times a study with a known finding comes in every round. series_weight, label_weight: of the losses beside CLIP's;
-    a label asked of the study's every series counts `label_share` of one asked of the study. most_report_tokens: what a
-    report is cut to.
+    second_moment: decay of Adam's average of squares; a short run wants 0.98, as the first steps' large gradients would
+    hold it back for long. temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100.
+    abnormal_extra: how many more times a study with a known finding comes in every round. series_weight, label_weight,
+    place_weight: of the losses beside CLIP's; a label asked of the study's every series counts `label_share` of one
+    asked of the study, and places are asked of tokens. most_report_tokens: what a report is cut to.
     """
 
     loop: LoopSettings = field(
@@ -77,11 +81,13 @@ class ClipSettings:
     dropout: Dropout = field(default_factory=Dropout)
     learning_rate: float = 2e-6
     weight_decay: float = 1e-4
+    second_moment: float = 0.999
     temperature: float = 0.07
     abnormal_extra: int = 3
     series_weight: float = 0.03
     label_weight: float = 0.0
     label_share: float = 0.5
+    place_weight: float = 0.0
     most_report_tokens: int = 256
 
 
@@ -152,7 +158,7 @@ def read_text_tower(folder: Path, text: Path) -> TextTower:
 class ClipModel(nn.Module):
     """All that is trained; only `image` and `text` are kept."""
 
-    def __init__(self, image: StudyModel, text: TextTower, settings: ClipSettings, labels: int) -> None:
+    def __init__(self, image: StudyModel, text: TextTower, settings: ClipSettings, labels: int, diagnoses: int) -> None:
         super().__init__()
         study_vit = image.study_vit
         self.image, self.text = image, text
@@ -160,6 +166,10 @@ class ClipModel(nn.Module):
         self.series = nn.Linear(image.sequence_vit.output.out_features, SERIES_WIDTH)
         self.probe = nn.Linear(study_vit.clip.in_features, labels) if labels else None
         self.series_probe = nn.Linear(self.series.in_features, labels) if labels else None
+        for probe in filter(None, (self.probe, self.series_probe)):
+            nn.init.constant_(probe.bias, RARE)
+        width = image.sequence_vit.pooling.class_tokens.shape[1]
+        self.of_token = TokenProbe(width, diagnoses) if settings.place_weight else None
 
     def scale(self) -> Tensor:
         """What cosines are multiplied with."""
@@ -168,7 +178,10 @@ class ClipModel(nn.Module):
 
 @dataclass(frozen=True)
 class _Item:
-    """pair: positions of two of the study's series, the same where it has one. report: of what it says, order aside."""
+    """pair: positions of two of the study's series, the same where it has one. report: of what it says, order aside.
+
+    shown: what the tokens of each series show.
+    """
 
     study: int
     tokens: StudyTokens
@@ -176,6 +189,7 @@ class _Item:
     text: str
     report: int
     labels: tuple[float, ...]
+    shown: tuple[Shown, ...]
 
 
 class ClipStage(Stage[_Item]):
@@ -192,15 +206,20 @@ class ClipStage(Stage[_Item]):
         if len(self._training) < 2:
             raise BadTrainingData("CLIP needs at least two training studies with a report")
         names = _label_names(cohort, settings)
+        self._diagnoses = names["diagnosis"]
         self._labels = _label_rows(cohort, names, (*self._training, *self._validation))
         torch.manual_seed(settings.loop.seed)
         image = StudyModel(architecture)
         if start is not None:
             begin_from(image, start)
         tower = open_text_tower(text, architecture.study_vit.output, settings.most_report_tokens)
-        self.module = ClipModel(image, tower, settings, sum(map(len, names.values())))
+        labels = sum(map(len, names.values())) if settings.label_weight else 0
+        self.module = ClipModel(image, tower, settings, labels, len(self._diagnoses))
         self.optimizer = torch.optim.Adam(
-            self.module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.module.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, settings.second_moment),
+            weight_decay=settings.weight_decay,
         )
         extra = [n for n, study in enumerate(self._training) if self._abnormal(study)] * settings.abnormal_extra
         self._order = EndlessOrder([*range(len(self._training)), *extra], settings.loop.seed)
@@ -211,7 +230,7 @@ class ClipStage(Stage[_Item]):
         return [self._item(self._training[n], n, self._settings.dropout, draw) for n, draw in chosen]
 
     def outputs(self, items: Sequence[_Item]) -> Outputs:
-        series_SE, study_BP = self.module.image([item.tokens for item in items])
+        series_SE, study_BP, states = self.module.image.states([item.tokens for item in items])
         device = study_BP.device
         starts = np.cumsum([0, *(len(item.tokens.series) for item in items[:-1])])
         rows = [[start + place for place in item.pair] for start, item in zip(starts, items, strict=True)]
@@ -229,6 +248,10 @@ class ClipStage(Stage[_Item]):
             outputs["labels"] = known_bce(self.module.probe(study_BP), label_Bn)
             of_series_S = known_bce(self.module.series_probe(series_SE), label_Bn.repeat_interleave(counts_B, dim=0))
             outputs["series_labels"] = torch.stack([one.mean() for one in torch.split(of_series_S, counts_B.tolist())])
+        if self.module.of_token is not None:
+            of_series_S = self.module.of_token.losses(states, [one for item in items for one in item.shown])
+            counts = [len(item.shown) for item in items]
+            outputs["places"] = torch.stack([one.mean() for one in torch.split(of_series_S, counts)])
         return outputs
 
     def losses(self, outputs: Outputs) -> Outputs:
@@ -241,6 +264,9 @@ class ClipStage(Stage[_Item]):
             losses |= {name: outputs[name].mean() for name in ("labels", "series_labels")}
             labels = losses["labels"] + self._settings.label_share * losses["series_labels"]
             total = total + self._settings.label_weight * labels
+        if self.module.of_token is not None:
+            losses["places"] = outputs["places"].mean()
+            total = total + self._settings.place_weight * losses["places"]
         return {"loss": total, **losses, "scale": self.module.scale()}
 
     def validate(self) -> float | None:
@@ -267,7 +293,10 @@ class ClipStage(Stage[_Item]):
         tokens = study_tokens(self._cohort.tokens.read(study), dropout, chance)
         series = len(tokens.series)
         first, second = chance.choice(series, 2, replace=False) if series > 1 else (0, 0)
-        return _Item(number, tokens, (int(first), int(second)), " ".join(statements), key, self._labels[study])
+        labels = self._labels[study]
+        label_n = np.array(labels[: len(self._diagnoses)])
+        places = tuple(shown(one.shares, tokens.located, label_n, self._diagnoses) for one in tokens.series)
+        return _Item(number, tokens, (int(first), int(second)), " ".join(statements), key, labels, places)
 
     def _abnormal(self, study: str) -> bool:
         return any(self._cohort.labels.get(study, StudyLabels()).diagnosis.values())
@@ -282,18 +311,26 @@ def _series_loss(pair_B2E: Tensor, study_B: Tensor, single_B: Tensor) -> Tensor:
 
 
 def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:
-    if not settings.label_weight:
-        return {}
+    """What probes are asked for, diagnoses first. Every level of the priority is a label of its own."""
+    if not settings.label_weight and not settings.place_weight:
+        return {"diagnosis": (), "referral": (), "priority": ()}
     training = {study: cohort.labels[study] for study in cohort.split.train if study in cohort.labels}
-    return {task: names_of(training, task) for task in ("diagnosis", "referral")}
+    levels = sorted({one.priority for one in training.values() if one.priority is not None})
+    return {task: names_of(training, task) for task in ("diagnosis", "referral")} | {"priority": tuple(levels)}
 
 
 def _label_rows(
     cohort: Cohort, names: Mapping[str, Sequence[str]], studies: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    columns = [flags(cohort.labels, studies, task, names[task]).reshape(len(studies), -1) for task in names]
-    rows = np.concatenate(columns, axis=1) if columns else np.empty((len(studies), 0))
-    return {study: tuple(row) for study, row in zip(studies, rows.tolist(), strict=True)}
+    columns = [flags(cohort.labels, studies, task, names[task]) for task in ("diagnosis", "referral")]
+    columns.append(_one_hot([cohort.labels.get(study, StudyLabels()).priority for study in studies], names["priority"]))
+    return {study: tuple(row) for study, row in zip(studies, np.concatenate(columns, axis=1).tolist(), strict=True)}
+
+
+def _one_hot(found: Sequence[str | None], levels: Sequence[str]) -> Numbers:
+    """(studies, levels) 1 or 0; NaN where the level is unknown."""
+    rows = [[np.nan if one is None else float(one == level) for level in levels] for one in found]
+    return np.array(rows, np.float64).reshape(len(found), len(levels))
 
 
 def _identity(

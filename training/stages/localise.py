@@ -26,7 +26,6 @@ import numpy.typing as npt
 import torch
 import typer
 from torch import nn
-from torch.nn.functional import layer_norm
 
 from prima_core.base.config import Architecture
 from prima_core.name_encoder import NameEncoder
@@ -37,17 +36,17 @@ from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Precision, Stage, random, train
 from training.base.trained_on import SEEN, write_seen
-from training.prepare.store import TokenizedSeries, TokenStore
+from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import text_key
+from training.stages.places import TokenProbe, shown
 from training.stages.start import START, begin_from, write_start
 from training.stages.study_model import UNKNOWN_NAME, SeriesTokens, initialise, read_series
 from training.stages.targets import flags, known_bce, names_of
 
-WHOLE = 1 / 64  # of a patch: what covers this share of it is all there
-PRESENT = 0.5  # of WHOLE
-RARE_TOKEN, RARE_SERIES = -5.5, -2.8  # logits that probes start from
+PRESENT = 0.5  # of what counts as the whole finding
+RARE = -2.8  # the logit that the probe of series starts from
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,10 @@ class LocaliseModel(nn.Module):
         vit = architecture.sequence_vit
         self.series_name = NameEncoder(architecture.series_name)
         self.sequence_vit = SequenceVit(vit)
-        self.of_token = nn.Linear(vit.transformer.width, diagnoses)
         self.of_series = nn.Linear(vit.output, diagnoses)
         initialise(self)
-        nn.init.constant_(self.of_token.bias, RARE_TOKEN)
-        nn.init.constant_(self.of_series.bias, RARE_SERIES)
+        nn.init.constant_(self.of_series.bias, RARE)
+        self.of_token = TokenProbe(vit.transformer.width, diagnoses)
 
 
 @dataclass(frozen=True)
@@ -171,18 +169,10 @@ class LocaliseStage(Stage[LocatedSeries]):
         embedding_SE, states = read_series(
             self.module.series_name, self.module.sequence_vit, [item.tokens for item in items]
         )
-        device = embedding_SE.device
-        lengths = [len(state_TD) for state_TD in states]
-        state_ND = torch.cat(states)
-        logit_Nn = self.module.of_token(layer_norm(state_ND, state_ND.shape[1:]))
-        shown_Nn = torch.from_numpy(np.concatenate([item.shown_Tn for item in items])).to(device)
-        token_N = known_bce(logit_Nn, shown_Nn)
+        present_Sn = torch.from_numpy(np.stack([item.present_n for item in items])).to(embedding_SE.device)
         return {
-            "token": torch.stack([piece.mean() for piece in torch.split(token_N, lengths)]),
-            "series": known_bce(
-                self.module.of_series(embedding_SE),
-                torch.from_numpy(np.stack([item.present_n for item in items])).to(device),
-            ),
+            "token": self.module.of_token.losses(states, [item.shown_Tn for item in items]),
+            "series": known_bce(self.module.of_series(embedding_SE), present_Sn),
         }
 
     def losses(self, outputs: Outputs) -> Outputs:
@@ -193,23 +183,12 @@ class LocaliseStage(Stage[LocatedSeries]):
     def _drawn(self, study: str, number: int, draw: np.random.Generator) -> LocatedSeries:
         read = self._tokens.read(study)
         series = read.series[number]
-        shown_Un = self._shown(study, read.located or (), series)
+        shown_Un = shown(series.shares, read.located or (), self._labels[study], self._names)
         shown_Tn = shown_Un[series.rows]
         kept = self._kept(shown_Tn, draw)
         name = UNKNOWN_NAME if draw.random() < self._settings.names else series.name
         tokens = SeriesTokens(name, series.latents[series.rows[kept]], series.coordinates[kept], series.thin_axis)
         return LocatedSeries(tokens, shown_Tn[kept], self._present(study, shown_Un))
-
-    def _shown(self, study: str, located: Sequence[str], series: TokenizedSeries) -> npt.NDArray[np.float32]:
-        """(U, n) whether each patch shows each diagnosis, 0…1; NaN where only the study's label is known."""
-        label_n = self._labels[study]
-        shown_Un = np.tile(np.where(label_n == 0, 0.0, np.nan).astype(np.float32), (len(series.latents), 1))
-        if series.shares is not None:
-            for column, name in enumerate(located):
-                if name in self._names:
-                    share_U = series.shares[:, column].astype(np.float32)
-                    shown_Un[:, self._names.index(name)] = np.minimum(share_U / WHOLE, 1)
-        return shown_Un
 
     def _present(self, study: str, shown_Un: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(n,) whether the series has each diagnosis: where it lies if that is known, else as the study has it."""

@@ -27,20 +27,25 @@ UNKNOWN_NAME = "unk"  # what a name is replaced by in training
 
 @dataclass(frozen=True)
 class SeriesTokens:
-    """Tokens of one series. latents: (T, C, z, y, x), a row for each token. coordinates: (T, 3) int64."""
+    """Tokens of one series. latents: (T, C, z, y, x), a row for each token. coordinates: (T, 3) int64.
+
+    shares: (T, n), how much of each token located findings cover; None where nobody knows.
+    """
 
     name: str
     latents: npt.NDArray[np.float16]
     coordinates: npt.NDArray[np.int64]
     thin_axis: int
+    shares: npt.NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
 class StudyTokens:
-    """Tokens of one study, at least one series."""
+    """Tokens of one study, at least one series. located: what the columns of the series' shares are of."""
 
     description: str
     series: tuple[SeriesTokens, ...]
+    located: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def study_tokens(study: TokenizedStudy, dropout: Dropout, draw: np.random.Genera
     kept = np.flatnonzero(draw.random(len(study.series)) >= dropout.series)
     if not len(kept):
         kept = draw.integers(len(study.series), size=1)
-    return StudyTokens(study.description, tuple(series_tokens(study.series[n], dropout, draw) for n in kept))
+    series = tuple(series_tokens(study.series[n], dropout, draw) for n in kept)
+    return StudyTokens(study.description, series, study.located or ())
 
 
 def series_tokens(series: TokenizedSeries, dropout: Dropout, draw: np.random.Generator) -> SeriesTokens:
@@ -74,7 +80,9 @@ def series_tokens(series: TokenizedSeries, dropout: Dropout, draw: np.random.Gen
     total = len(series.token_ids)
     kept = np.sort(draw.permutation(total)[: _kept(total, dropout)])
     name = UNKNOWN_NAME if draw.random() < dropout.names else series.name
-    return SeriesTokens(name, series.latents[series.rows[kept]], series.coordinates[kept], series.thin_axis)
+    rows = series.rows[kept]
+    shares = None if series.shares is None else series.shares[rows]
+    return SeriesTokens(name, series.latents[rows], series.coordinates[kept], series.thin_axis, shares)
 
 
 def _kept(total: int, dropout: Dropout) -> int:
@@ -99,10 +107,16 @@ class StudyModel(nn.Module):
 
     def forward(self, studies: Sequence[StudyTokens]) -> tuple[Tensor, Tensor]:
         """Series embeddings (S, D), series of all studies in order, and study embeddings (B, P)."""
+        series_SD, study_BP, _ = self.states(studies)
+        return series_SD, study_BP
+
+    def states(self, studies: Sequence[StudyTokens]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `forward`, and of each series its tokens (T, width) as the last block of the sequence ViT reads them."""
         series = [one for study in studies for one in study.series]
-        series_SD, _ = read_series(self.series_name, self.sequence_vit, series)
+        series_SD, states = read_series(self.series_name, self.sequence_vit, series)
         description_BD = encode_names(self.study_description, [study.description for study in studies])
-        return series_SD, self.study_vit(description_BD, series_SD, [len(study.series) for study in studies])
+        study_BP = self.study_vit(description_BD, series_SD, [len(study.series) for study in studies])
+        return series_SD, study_BP, states
 
 
 def read_series(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,6 +50,43 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path, studies: Cohort, text: Pa
     assert last["labels"] < 0.1 < first["labels"]
     assert last["series_labels"] < 0.1 < first["series_labels"]
     assert figures["losses"]["clip"] == last["clip"]
+
+
+def test_places_of_findings_are_learned_by_heart(tmp_path: Path, studies: Cohort, text: Path) -> None:
+    """Every study's first patch shows its tumour, if it has one; where studies say nothing, nothing is asked."""
+    tokens = {study: studies.tokens.read(study) for study in studies.split.train[:6]}
+    for study, one in tokens.items():
+        share = float(studies.labels[study].diagnosis["tumour"])
+        series = tuple(
+            replace(each, shares=np.eye(len(each.latents), 1, dtype=np.float16) * share) for each in one.series
+        )
+        tokens[study] = replace(one, series=series, located=("tumour",))
+
+    class Located(dict):  # type: ignore[type-arg]
+        about: ClassVar = {"encoder": "made up"}
+        read = dict.__getitem__
+
+    located = replace(studies, tokens=Located(tokens), split=Split(studies.split.train[:6], (), ()))
+    settings = replace(SETTINGS, loop=replace(LOOP, steps=80), learning_rate=1e-2, place_weight=5.0)
+    train_clip(located, tiny(), text, tmp_path / "clip", settings)
+    first, *_, last = read_curve(tmp_path / "clip/curve.csv")
+    assert last["places"] < 0.5 * first["places"]
+    nowhere = replace(located, tokens=studies.tokens)
+    train_clip(nowhere, tiny(), text, tmp_path / "nowhere", replace(settings, loop=replace(LOOP, steps=2)))
+    assert all(row["places"] == 0 for row in read_curve(tmp_path / "nowhere/curve.csv"))
+
+
+def test_every_level_of_the_priority_is_a_label(studies: Cohort, text: Path) -> None:
+    levels = ("high", "low", None)
+    labels = {
+        study: replace(studies.labels[study], priority=levels[n % 3]) for n, study in enumerate(studies.split.train)
+    }
+    stage = ClipStage(replace(studies, labels=labels), tiny(), text, replace(SETTINGS, label_weight=1.0), None)
+    rows = {item.study: item.labels for item in stage.draw(0, range(6)) + stage.draw(1, range(6))}
+    expected = {0: (1.0, 0.0), 1: (0.0, 1.0)}
+    for number, row in rows.items():
+        assert len(row) == 3, "tumour, high, low"
+        assert row[1:] == expected[number % 3] if number % 3 < 2 else np.isnan(row[1:]).all()
 
 
 def test_studies_never_seen_find_reports_like_theirs(tmp_path: Path, studies: Cohort, text: Path) -> None:

@@ -16,7 +16,7 @@ from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
 from training.base.splits import Split
 from training.prepare.store import TOKENS, StoreWriter, StudyEntry, TokenizedSeries, TokenStore
-from training.stages import localise
+from training.stages import places
 from training.stages.clip import ClipStage, Cohort
 from training.stages.localise import LocaliseSettings, LocaliseStage, train_localise
 from training.stages.start import begin_from, read_start
@@ -147,6 +147,6 @@ def test_another_cohort_is_another_run(tmp_path: Path, store: TokenStore) -> Non
 
 
 def test_the_whole_share_counts_once(monkeypatch: pytest.MonkeyPatch, store: TokenStore) -> None:
-    monkeypatch.setattr(localise, "WHOLE", 0.6)
+    monkeypatch.setattr(places, "WHOLE", 0.6)
     shown = [np.nan_to_num(item.shown_Tn).max() for item in stage(store).draw(0, range(24))]
     assert max(shown) == pytest.approx(0.5, abs=1e-3), "0.3 of a patch is half of what counts as whole"
