@@ -185,8 +185,9 @@ def retrain_full(
 ) -> Bundle:
     """Train every stage, in the base's architecture, on the studies of `source`.
 
-    The study model goes on from the base's where its tokenizer is kept, else it begins anew. No head of the base can be
-    kept: its embeddings were others. Raises BadTrainingData and whatever a stage raises.
+    The study model goes on from the base's where its tokenizer is kept, else it begins anew. Whom the base was trained
+    on nobody here knows: some of them may be judged now. No head of the base can be kept: its embeddings were others.
+    Raises BadTrainingData and whatever a stage raises.
     """
     architecture = base.manifest.architecture
     encoder = _encoder(run, source, base, stages)
@@ -292,6 +293,7 @@ def _finished(
         training_state=state,
         training_studies=len(run.split().train),
         base=base.manifest.id,
+        went_on_from=base.manifest.id if (run / "base").exists() else None,
         heads=made.heads.digest(),
         kept_tasks=kept,
         left_out=list(planned.left_out),

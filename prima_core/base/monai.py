@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+MODULE = "monai.networks.nets.vqvae"
 OPTIONAL = ("transformers", "matplotlib", "pandas", "scipy")  # those that take long
 
 
 def vqvae() -> ModuleType:
-    """`monai.networks.nets.vqvae`. Not while another thread imports one of the optional packages for itself."""
+    """`monai.networks.nets.vqvae`. The first call, not while another thread imports one of the optional packages."""
+    if (loaded := sys.modules.get(MODULE)) is not None:
+        return loaded
     with _hidden([name for name in OPTIONAL if name not in sys.modules]):
-        return importlib.import_module("monai.networks.nets.vqvae")
+        return importlib.import_module(MODULE)
 
 
 @contextmanager
@@ -29,4 +32,4 @@ def _hidden(names: list[str]) -> Iterator[None]:
         yield
     finally:
         for name in names:
-            del sys.modules[name]
+            sys.modules.pop(name, None)

@@ -73,6 +73,7 @@ class Placement:
 def to_volume(voxels: npt.NDArray[Any], place: Placement, slices: tuple[Slice, ...] = ()) -> Volume:
     """A stack (slices, rows, columns) as the model reads it. slices: those that it was decoded from, if any."""
     image = sitk.GetImageFromArray(voxels)
+    del voxels  # a copy was made, and callers hand over their only one: large volumes need the room
     _place(image, place)
     return resampled_to_lps(image, slices)
 

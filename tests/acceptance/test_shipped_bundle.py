@@ -40,6 +40,7 @@ def test_it_is_small_and_says_that_it_knows_phantoms_alone(record: dict[str, Any
 def test_the_documents_give_its_figures(record: dict[str, Any]) -> None:
     said = (ROOT / "deploy/TRAINING.md").read_text("utf-8")
     for name, value in figures(record).items():
+        assert value is not None, name
         assert f"| {name} | {value:.3f} |" in said, f"TRAINING.md does not say that {name} is {value:.3f}"
     short = (ROOT / "README.md").read_text("utf-8")
     for one in (UNSEEN, AWAY):

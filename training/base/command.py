@@ -18,13 +18,18 @@ def command() -> typer.Typer:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors raised on purpose, and a package that is not installed, end the command with one line and status 1."""
+    """Errors raised on purpose end the command with one line and status 1.
+
+    So does a package that is not installed, if it is imported inside the block; a module of this project is a bug.
+    """
     try:
         yield
     except (TrainingError, PrimaError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "training", "prima_core", "dicom_node"):
+            raise
         typer.echo(
             f"error: {error.name} is not installed; training needs `pip install 'prima-node[training]'`", err=True
         )

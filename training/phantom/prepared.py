@@ -1,4 +1,7 @@
-"""A simulated study → its kept patches, without DICOM files in between: to the bit what reading those gives."""
+"""A simulated study → its kept patches, without DICOM files in between: to the bit those that reading files gives.
+
+Only the images' UIDs are missing, as there are no images.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from training.prepare.finding_map import FindingMap
 
 
 def prepared(found: Simulation) -> PreparedStudy:
-    """The study as `prima_core.prepare.prepare_study` reads it. Raises UnusableSeries."""
+    """The study as `prima_core.prepare.prepare_study` reads it, all series or none. Raises UnusableSeries."""
     most = ScopeSettings().max_kept_tokens
     series = tuple(
         _series(acquisition, found.facts.uid("series", number), most)

@@ -33,7 +33,7 @@ class PhantomSource:
         return self.key.study(study_uid(int(reference), self.domain))
 
     def fetch(self, reference: str, scratch: Path) -> SourceStudy:
-        """Make the study. Raises BadTrainingData."""
+        """Make the study. Raises BadTrainingData, UnusableSeries."""
         found = simulate(int(reference), self.domain)
         truth = found.truth
         return SourceStudy(

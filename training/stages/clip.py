@@ -49,7 +49,7 @@ from training.stages.text_tower import TextTower, open_text_tower, text_identity
 STUDY_MODEL, TEXT_TOWER, ARCHITECTURE = "study_model.safetensors", "text_tower.safetensors", "architecture.json"
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP (Radford et al. 2021, arXiv 2103.00020)
 SERIES_WIDTH = 64
-RARE = -2.8  # the logit that probes start from: most of what is asked is absent
+RARE_LABEL = -2.8  # the logit that probes start from: most of what is asked is absent
 PIECE = 8  # validation studies at once; small, as memory may be short
 VALIDATION_STUDIES = 512  # at most; a figure to choose weights by does not need more
 
@@ -117,7 +117,8 @@ def train_clip(
 ) -> dict[str, Any]:
     """Train study model and text tower; returns the figures of done.json. Resumes, and returns at once where done.
 
-    text: a Hugging Face folder. start: the folder of a stage to start from, `series_names` or `localise`.
+    text: a Hugging Face folder. start: the folder of a stage to start from, `series_names` or `localise`, or
+    what `start_of` made of a bundle.
     Writes study_model.safetensors (a bundle's names), text_tower.safetensors and architecture.json.
     Raises BadTrainingData, and what `training.base.loop.train` raises.
     """
@@ -167,7 +168,7 @@ class ClipModel(nn.Module):
         self.probe = nn.Linear(study_vit.clip.in_features, labels) if labels else None
         self.series_probe = nn.Linear(self.series.in_features, labels) if labels else None
         for probe in filter(None, (self.probe, self.series_probe)):
-            nn.init.constant_(probe.bias, RARE)
+            nn.init.constant_(probe.bias, RARE_LABEL)
         width = image.sequence_vit.pooling.class_tokens.shape[1]
         self.of_token = TokenProbe(width, diagnoses) if settings.place_weight else None
 
@@ -245,6 +246,7 @@ class ClipStage(Stage[_Item]):
         if self.module.probe is not None and self.module.series_probe is not None:
             label_Bn = torch.tensor([item.labels for item in items], device=device)
             counts_B = torch.tensor([len(item.tokens.series) for item in items], device=device)
+            outputs["labelled"] = label_Bn.isfinite().any(dim=1).float()
             outputs["labels"] = known_bce(self.module.probe(study_BP), label_Bn)
             of_series_S = known_bce(self.module.series_probe(series_SE), label_Bn.repeat_interleave(counts_B, dim=0))
             outputs["series_labels"] = torch.stack([one.mean() for one in torch.split(of_series_S, counts_B.tolist())])
@@ -252,6 +254,7 @@ class ClipStage(Stage[_Item]):
             of_series_S = self.module.of_token.losses(states, [one for item in items for one in item.shown])
             counts = [len(item.shown) for item in items]
             outputs["places"] = torch.stack([one.mean() for one in torch.split(of_series_S, counts)])
+            outputs["placed"] = torch.tensor([float(any(map(len, item.shown))) for item in items], device=device)
         return outputs
 
     def losses(self, outputs: Outputs) -> Outputs:
@@ -261,11 +264,11 @@ class ClipStage(Stage[_Item]):
         }
         total = losses["clip"] + self._settings.series_weight * losses["series"]
         if self.module.probe is not None:
-            losses |= {name: outputs[name].mean() for name in ("labels", "series_labels")}
+            losses |= {name: _mean_of(outputs[name], outputs["labelled"]) for name in ("labels", "series_labels")}
             labels = losses["labels"] + self._settings.label_share * losses["series_labels"]
             total = total + self._settings.label_weight * labels
         if self.module.of_token is not None:
-            losses["places"] = outputs["places"].mean()
+            losses["places"] = _mean_of(outputs["places"], outputs["placed"])
             total = total + self._settings.place_weight * losses["places"]
         return {"loss": total, **losses, "scale": self.module.scale()}
 
@@ -308,6 +311,11 @@ def _series_loss(pair_B2E: Tensor, study_B: Tensor, single_B: Tensor) -> Tensor:
     if len(pair_B2E) < 2:
         return pair_B2E.sum() * 0
     return contrastive(pair_B2E[:, 0], pair_B2E[:, 1], study_B, SCALE)
+
+
+def _mean_of(loss_B: Tensor, known_B: Tensor) -> Tensor:
+    """The mean over those of whom something is known; 0 where nobody is."""
+    return (loss_B * known_B).sum() / known_B.sum().clamp(min=1)
 
 
 def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
     python -m training.stages.localise --run RUN
 
-Optional, for cohorts that know where findings lie: phantoms do, and so does whoever has masks. A study's label says
+Optional, for cohorts that know where findings lie: phantoms do, and so may any source (`SourceStudy.findings`); the
+readers of a site's studies do not take masks yet. A study's label says
 only that one of a thousand tokens or so is the reason for it; with a few thousand studies that is too little to learn
 from. Here every token is told what it shows, by a linear probe on what the last block of the ViT reads, and every
 series what lies in it. Both probes are thrown away; `training.stages.clip` starts from the ViT and the name encoder.
@@ -45,8 +46,7 @@ from training.stages.start import START, begin_from, write_start
 from training.stages.study_model import UNKNOWN_NAME, SeriesTokens, initialise, read_series
 from training.stages.targets import flags, known_bce, names_of
 
-PRESENT = 0.5  # of what counts as the whole finding
-RARE = -2.8  # the logit that the probe of series starts from
+RARE_SERIES = -2.8  # the logit that the probe of series starts from
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def train_localise(
     if start is not None:
         begin_from(stage.module, start)
     figures = train(stage, settings.loop, folder, identity, "localise").figures()
+    figures |= {"located": len(usable), "asked": len(studies)}
     write_start(folder, stage.module)
     write_seen(folder, usable)
     finish(folder, whole_identity, (START, SEEN), figures)
@@ -115,7 +116,7 @@ class LocaliseModel(nn.Module):
         self.sequence_vit = SequenceVit(vit)
         self.of_series = nn.Linear(vit.output, diagnoses)
         initialise(self)
-        nn.init.constant_(self.of_series.bias, RARE)
+        nn.init.constant_(self.of_series.bias, RARE_SERIES)
         self.of_token = TokenProbe(vit.transformer.width, diagnoses)
 
 
@@ -188,21 +189,21 @@ class LocaliseStage(Stage[LocatedSeries]):
         kept = self._kept(shown_Tn, draw)
         name = UNKNOWN_NAME if draw.random() < self._settings.names else series.name
         tokens = SeriesTokens(name, series.latents[series.rows[kept]], series.coordinates[kept], series.thin_axis)
-        return LocatedSeries(tokens, shown_Tn[kept], self._present(study, shown_Un))
+        return LocatedSeries(tokens, shown_Tn[kept], self._present(study, shown_Tn[kept]))
 
-    def _present(self, study: str, shown_Un: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(n,) whether the series has each diagnosis: where it lies if that is known, else as the study has it."""
+    def _present(self, study: str, shown_Tn: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(n,) whether these tokens show each diagnosis; where no place is known, whether the study has it."""
         label_n = self._labels[study].astype(np.float32)
-        in_series_n: npt.NDArray[np.float32] = np.max(shown_Un, axis=0)  # NaN where only the label is known
+        in_series_n: npt.NDArray[np.float32] = np.max(shown_Tn, axis=0)  # NaN where only the label is known
         placed_n = np.array([name in self._placed for name in self._names]) & np.isfinite(in_series_n)
-        return np.where(placed_n, (in_series_n > PRESENT).astype(np.float32), label_n)
+        return np.where(placed_n, (in_series_n > 0).astype(np.float32), label_n)
 
     def _kept(self, shown_Tn: npt.NDArray[np.float32], draw: np.random.Generator) -> npt.NDArray[np.int64]:
         """Which tokens go in, ascending."""
         most = min(self._settings.most_tokens, len(shown_Tn))
         order = draw.permutation(len(shown_Tn))
         if draw.random() < self._settings.focus:
-            shows_T = np.max(np.nan_to_num(shown_Tn), axis=1) > PRESENT
+            shows_T = np.max(np.nan_to_num(shown_Tn), axis=1) > 0
             first = order[shows_T[order]][: max(1, most // 3)]
             order = np.concatenate([first, order[~np.isin(order, first)]])
         return np.sort(order[:most])
@@ -236,7 +237,8 @@ def main(
             settings,
             names if names.exists() else None,
         )
-    typer.echo(f"{run / 'localise'}: {figures['losses']}")
+    told = f"{figures['located']} of {figures['asked']} training studies say where their findings lie"
+    typer.echo(f"{run / 'localise'}: {told}; {figures['losses']}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from torch.nn.functional import layer_norm
 
 from training.stages.targets import known_bce
 
-WHOLE = 1 / 64  # of a patch: what covers this share of it is all there
-RARE = -5.5  # the logit that the probe starts from
+WHOLE = 1 / 256  # of a patch: what covers this share of it is all there; one of the points that are looked at
+RARE_TOKEN = -5.5  # the logit that the probe starts from
 
 Shown = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class TokenProbe(nn.Module):
         super().__init__()
         self.linear = nn.Linear(width, diagnoses)
         nn.init.xavier_uniform_(self.linear.weight)
-        nn.init.constant_(self.linear.bias, RARE)
+        nn.init.constant_(self.linear.bias, RARE_TOKEN)
 
     def losses(self, states: Sequence[Tensor], targets: Sequence[Shown]) -> Tensor:
         """(len(states),) the mean loss of each sequence of tokens; 0 where nothing is known of it.

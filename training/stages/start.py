@@ -31,7 +31,8 @@ def start_of(bundle: Bundle, folder: Path) -> Path:
 
 def read_start(folder: Path) -> dict[str, Tensor]:
     """What a stage wrote. Raises BadTrainingData where it has not ended."""
-    done(folder)
+    if START not in done(folder)["files"]:
+        raise BadTrainingData(f"{folder}: made by an earlier release; delete the folder and train the stage again")
     return load_file(folder / START)
 
 

@@ -9,6 +9,11 @@ from training.base.command import explained
 from training.base.errors import BadTrainingData
 
 
+def test_a_wrong_import_of_our_own_is_a_bug() -> None:
+    with pytest.raises(ModuleNotFoundError), explained():
+        raise ModuleNotFoundError("No module named 'training.foo'", name="training.foo")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

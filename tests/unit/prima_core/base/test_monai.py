@@ -12,7 +12,10 @@ network = vqvae().VQVAE(3, 1, 1, (4,), 1, (4,), ((4, 4, 1, 0),), ((4, 4, 1, 0, 0
 assert sum(p.numel() for p in network.parameters()) > 100
 loaded = [name for name in OPTIONAL if name in sys.modules]
 assert not loaded, loaded
+import matplotlib.pyplot
+import pandas
 import scipy.ndimage
+import sklearn.metrics
 import transformers
 assert transformers.__version__ and scipy.ndimage.zoom
 assert vqvae().VQVAE is type(network)

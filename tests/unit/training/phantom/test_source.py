@@ -13,7 +13,7 @@ import pytest
 from prima_core.prepare import prepare_study
 from training.base.pseudonyms import Pseudonyms
 from training.phantom.case import SIMULATED
-from training.phantom.prepared import prepared
+from training.phantom.prepared import finding_map, prepared
 from training.phantom.source import PhantomSource
 from training.phantom.study import make_study, simulate, visit
 from training.prepare.source import Source, SourceStudy
@@ -50,6 +50,14 @@ def test_findings_lie_where_the_phantom_has_them(fetched: SourceStudy) -> None:
     assert all(fetched.labels.diagnosis[name] for name in located)
     covered = [fetched.findings.shares(series).max(axis=0) for series in fetched.prepared.series]
     assert (np.max(covered, axis=0) > 0).all()
+
+
+def test_the_map_of_findings_lies_where_the_head_does() -> None:
+    head = simulate(SEED, "home").head
+    found = finding_map(head)
+    z, y, x = (int(axis[0]) for axis in np.nonzero(head.lesion))
+    np.testing.assert_allclose(found.affine @ (z, y, x, 1), head.affine @ (x, y, z, 1))
+    assert found.voxels[z, y, x] == head.lesion[z, y, x]
 
 
 def test_references_are_the_seeds() -> None:

@@ -30,11 +30,11 @@ def scanned(orientation: tuple[float, ...], tilt: float = 0.0) -> tuple[Placemen
     return place, np.where(ball, 200, np.where(head, 100, 0)).astype(np.int32)
 
 
-def ball_map(numbers: int = 1) -> FindingMap:
+def ball_map() -> FindingMap:
     z, y, x = np.meshgrid(*(np.arange(-90.0, 91, 1.5),) * 3, indexing="ij")
     inside = np.linalg.norm(np.stack((x, y, z), axis=-1) - CENTRE, axis=-1) < RADIUS
     affine = np.array([[0, 0, 1.5, -90], [0, 1.5, 0, -90], [1.5, 0, 0, -90], [0, 0, 0, 1]])
-    return FindingMap((inside * numbers).astype(np.uint8), affine, (("cyst", "mass"), ("absent",))[:numbers])
+    return FindingMap(inside.astype(np.uint8), affine, (("cyst", "mass"),))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_shares_are_those_of_the_image(orientation: tuple[float, ...], tilt: flo
     shares = ball_map().shares(series)
     seen = (series.patches > 0.75).mean(axis=(1, 2, 3))  # of 200, the ball
     assert seen.max() > 0.3
-    np.testing.assert_allclose(shares[:, 0], seen, atol=0.05)
+    np.testing.assert_allclose(shares[:, 0], seen, atol=0.02)
     np.testing.assert_array_equal(shares[:, 0], shares[:, 1])
     assert np.corrcoef(shares[:, 0].astype(float), seen)[0, 1] > 0.99
 
@@ -60,7 +60,7 @@ def test_thinned_slices_keep_their_places() -> None:
     thinned = prepare_volume(to_volume(voxels, place), "1.2", "T1", whole.tokens_kept - 1)
     assert any("one slice in" in note for note in thinned.notes)
     seen = (thinned.patches > 0.75).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(ball_map().shares(thinned)[:, 0], seen, atol=0.05)
+    np.testing.assert_allclose(ball_map().shares(thinned)[:, 0], seen, atol=0.02)
 
 
 def test_only_findings_with_voxels_are_located() -> None:

@@ -76,6 +76,18 @@ def test_places_of_findings_are_learned_by_heart(tmp_path: Path, studies: Cohort
     assert all(row["places"] == 0 for row in read_curve(tmp_path / "nowhere/curve.csv"))
 
 
+def test_unlabelled_studies_do_not_weaken_the_labels_of_others(studies: Cohort, text: Path) -> None:
+    settings = replace(SETTINGS, label_weight=1.0)
+    known = studies.split.train[0]
+    alone = replace(studies, labels={known: studies.labels[known]})
+    stage = ClipStage(alone, tiny(), text, settings, None)
+    one = next(item for step in range(9) for item in stage.draw(step, range(6)) if item.study == 0)
+    others = [item for item in stage.draw(0, range(6)) if item.study != 0][:2]
+    expected = stage.losses(stage.outputs([one, one]))["labels"].item()
+    found = stage.losses(stage.outputs([one, *others]))["labels"].item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_every_level_of_the_priority_is_a_label(studies: Cohort, text: Path) -> None:
     levels = ("high", "low", None)
     labels = {

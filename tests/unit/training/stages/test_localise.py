@@ -108,12 +108,29 @@ def test_clip_starts_from_it_and_it_from_another(tmp_path: Path, store: TokenSto
 
 
 def test_what_is_asked_of_a_series(store: TokenStore) -> None:
-    for item in stage(store, replace(SETTINGS, most_tokens=100)).draw(0, range(24)):
+    for item in stage(store, replace(SETTINGS, most_tokens=4)).draw(0, range(48)):
         cyst, shift, tumour = item.shown_Tn.T
         assert set(np.unique(cyst)) <= {0.0, 1.0}
         assert set(np.unique(tumour)) <= {0.0, 1.0}
         assert np.isnan(shift).all() or (shift == 0).all(), "a shift lies nowhere: unknown, or absent from the study"
         assert item.present_n.tolist() == [cyst.max(), float(np.isnan(shift).any()), tumour.max()]
+
+
+def test_the_smallest_finding_is_there(tmp_path: Path) -> None:
+    """One of the points that are looked at is enough."""
+    study = tokenized(0)
+    shares = np.zeros((len(study.series[0].latents), 1), np.float16)
+    shares[0] = 1 / 256
+    first = replace(study.series[0], shares=shares)
+    rest = tuple(replace(one, shares=np.zeros((len(one.latents), 1), np.float16)) for one in study.series[1:])
+    with StoreWriter(tmp_path / "small", TOKENS, {"encoder": "made up"}) as writer:
+        content = replace(study, series=(first, *rest), located=("cyst",))
+        writer.add(StudyEntry(StudyRecord(study.study, study.study), content, StudyLabels({"cyst": True})))
+    small = TokenStore(tmp_path / "small")
+    settings = replace(SETTINGS, most_tokens=3, focus=1.0)
+    drawn = LocaliseStage(small, small.labels(), (study.study,), tiny(), settings).draw(0, range(12))
+    assert {float(item.present_n[0]) for item in drawn} == {0.0, 1.0}, "the first series has it, the others have not"
+    assert sum(item.present_n[0] for item in drawn) == 12 / len(study.series), "it is always drawn"
 
 
 def test_findings_are_seen_more_often_than_they_occur(store: TokenStore) -> None:

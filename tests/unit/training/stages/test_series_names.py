@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from support.training_cohort import cohort, tiny
+from training.base.checkpoint import finish
 from training.base.curve import read_curve
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
@@ -36,6 +37,12 @@ def test_names_find_their_series_and_clip_starts_from_them(tmp_path: Path) -> No
     other = replace(tiny(), sequence_vit=replace(tiny().sequence_vit, class_tokens=3))
     with pytest.raises(BadTrainingData, match="another architecture"):
         begin_from(StudyModel(other), folder)
+
+
+def test_what_an_earlier_release_made_is_named(tmp_path: Path) -> None:
+    finish(tmp_path, {}, (), {})
+    with pytest.raises(BadTrainingData, match="earlier release"):
+        read_start(tmp_path)
 
 
 def test_it_is_refused_before_it_is_done_and_without_series(tmp_path: Path) -> None:
