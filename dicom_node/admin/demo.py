@@ -88,7 +88,7 @@ def _show(outcome: Outcome) -> None:
     result.print(f"report {outcome.report} after {outcome.seconds:.1f} s")
     result.print(f"model: {study.training_state} — for demonstration, never for patients")
     result.print(f"priority: {study.level} ({study.rule})")
-    for finding in study.findings:
+    for finding in sorted(study.findings, key=lambda one: -one["score"]):
         kind = "probability" if finding["calibrated"] else "uncalibrated score"
         words = f"  {finding['meaning']} ({finding['scheme']} {finding['code']}): {kind} {finding['score']:.3f}"
         result.print(words)
