@@ -1,4 +1,4 @@
-"""Bundles of seeded random weights: what the demonstration, tests and benchmarks run until there is a trained model.
+"""Bundles of seeded random weights, for tests and benchmarks, of the released widths or small.
 
 They are `untrained` and say so. The same seed gives the same numbers on every machine. Thresholds are random too:
 nothing is tuned to look plausible.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-_LIST_MARK = r"(?:[-*•]|\d{1,2}[.)])[ \t]+"
+LIST_MARK = r"(?:[-*•]|\d{1,2}[.)])[ \t]+"
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|\s*[\r\n]+\s*")
-_BULLET = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
+_BULLET = re.compile(rf"^{LIST_MARK}")
 # A full stop behind these ends no sentence.
 _ABBREVIATION = re.compile(
     r"(?:\b(?:dr|mr|mrs|no|approx|vs|e\.g|i\.e|cf|incl|max|min|resp|ca|z\.b|d\.h|bzw)|\b\w)\.$", re.I
@@ -17,7 +17,7 @@ _UNFINISHED = (
 )
 _AFTER_UNFINISHED = re.compile(rf"(\b(?:{_UNFINISHED})|,)[ \t]*\n[ \t]*(?=[^\W_])", re.I)
 _BEFORE_SMALL = re.compile(r"(?<=[^\s.:;!?])[ \t]*\n[ \t]*(?=[a-z(]|\d(?!\d?[.)]\s))")
-_AFTER_LONG = re.compile(rf"(?m)^(.{{50,}}[^\s.:;!?])[ \t]*\n[ \t]*(?!{_LIST_MARK})(?=\S)")
+_AFTER_LONG = re.compile(rf"(?m)^(.{{50,}}[^\s.:;!?])[ \t]*\n[ \t]*(?!{LIST_MARK})(?=\S)")
 
 
 def unwrapped(text: str) -> str:

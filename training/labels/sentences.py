@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from training.base.statements import unwrapped
+from training.base.statements import LIST_MARK, unwrapped
 
 _ASIDE = (
     "indications?|clinical (?:indication|information|history|details|question|data|background)|history|symptoms"
@@ -22,7 +22,6 @@ _CONCLUSIONS = "impressions?|conclusions?|summary|opinion|interpretation|assessm
 _HEADING = re.compile(
     rf"(?:\d[.)] )?(?:(?P<aside>{_ASIDE})|(?P<findings>{_FINDINGS})|(?P<conclusion>{_CONCLUSIONS}))\s*(?::|$)", re.I
 )
-_BULLET = r"(?:[-*•]|\d{1,2}[.)])[ \t]+"
 _ABBREVIATION = re.compile(r"\b(vs|approx|e\.g|i\.e|dr|incl|resp|max|min|ca|cf|fig|ser|im)\.", re.I)
 _END = re.compile(r"(?<=[.!?;])\s+")
 
@@ -51,7 +50,7 @@ def _told(lines: list[str], lasting: bool) -> Iterator[str]:
 
 def _parts(lines: list[str]) -> Iterator[str]:
     for line in lines:
-        plain = re.sub(rf"^\s*{_BULLET}", "", _ABBREVIATION.sub(r"\1", line))
+        plain = re.sub(rf"^\s*{LIST_MARK}", "", _ABBREVIATION.sub(r"\1", line))
         yield from (part for part in map(str.strip, _END.split(plain)) if any(map(str.isalnum, part)))
 
 

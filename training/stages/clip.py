@@ -181,7 +181,7 @@ class ClipModel(nn.Module):
 class _Item:
     """pair: positions of two of the study's series, the same where it has one. report: of what it says, order aside.
 
-    shown: what the tokens of each series show.
+    shown: what the tokens of each series show; empty where that is not asked.
     """
 
     study: int
@@ -297,9 +297,12 @@ class ClipStage(Stage[_Item]):
         series = len(tokens.series)
         first, second = chance.choice(series, 2, replace=False) if series > 1 else (0, 0)
         labels = self._labels[study]
-        label_n = np.array(labels[: len(self._diagnoses)])
-        places = tuple(shown(one.shares, tokens.located, label_n, self._diagnoses) for one in tokens.series)
+        places = self._shown(tokens, labels) if self._settings.place_weight else ()
         return _Item(number, tokens, (int(first), int(second)), " ".join(statements), key, labels, places)
+
+    def _shown(self, tokens: StudyTokens, labels: Sequence[float]) -> tuple[Shown, ...]:
+        label_n = np.array(labels[: len(self._diagnoses)])
+        return tuple(shown(one.shares, tokens.located, label_n, self._diagnoses) for one in tokens.series)
 
     def _abnormal(self, study: str) -> bool:
         return any(self._cohort.labels.get(study, StudyLabels()).diagnosis.values())
