@@ -18,9 +18,8 @@ from typing import Annotated
 import typer
 
 from training.base.command import command, explained
-from training.base.errors import BadTrainingData
 from training.base.pseudonyms import Pseudonyms, load_or_create_key
-from training.base.splits import PARTS, Split, split_by_day, split_by_list
+from training.base.splits import PARTS, Split, refuse_empty, split_by_day, split_by_list
 from training.base.trained_on import refuse_seen
 from training.run_folder import TRAINED, RunFolder, read_split, write_split
 
@@ -49,8 +48,7 @@ def split_run_by_list(run: RunFolder, part_of: Mapping[str, str], key: Pseudonym
 
 
 def _written(run: RunFolder, split: Split) -> Split:
-    if empty := [part for part in PARTS if not getattr(split, part)]:
-        raise BadTrainingData(f"no study would be in the {empty[0]} part")
+    refuse_empty(split)
     refuse_seen((run / stage for stage in TRAINED), run.records(), split.test)
     write_split(run / "split.csv", split)
     return split

@@ -17,7 +17,6 @@ from prima_core.bundle import build_model, load_bundle
 from prima_core.prepare import prepare_study
 from support.node import Node, send
 from training.base.embeddings import Embeddings
-from training.base.pseudonyms import load_or_create_key
 from training.phantom.source import PhantomSource
 from training.phantom.study import make_study
 from training.prepare.encode import Encoder
@@ -25,7 +24,7 @@ from training.prepare.run import fill_store
 from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
 from training.speedrun.profiles import tiny
-from training.speedrun.steps import UNSEEN, Speedrun
+from training.speedrun.steps import NOBODY, UNSEEN, Speedrun
 from training.speedrun.table import figures, table
 from training.stages.clip import read_study_model
 from training.stages.embed import embed_studies, load_study_model
@@ -73,7 +72,7 @@ def test_a_second_call_makes_nothing_anew(run: RunFolder) -> None:
 
 def evaluated_logits(run: RunFolder, folder: Path) -> dict[str, dict[str, float]]:
     """As the evaluation has them: tokens into a store, embeddings, heads."""
-    source = PhantomSource([SEED], "home", load_or_create_key(run / "key"))
+    source = PhantomSource([SEED], "home", NOBODY)
     encoder = Encoder(tiny().tokenizer.shape, run / "tokenizer" / ENCODER)
     fill_store(source, folder, encoder, workers=0)
     store = TokenStore(folder)

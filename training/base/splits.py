@@ -22,6 +22,12 @@ class Split:
     test: tuple[str, ...]
 
 
+def refuse_empty(split: Split) -> None:
+    """Raises BadTrainingData when nothing would train, validate or test."""
+    if empty := [part for part in PARTS if not getattr(split, part)]:
+        raise BadTrainingData(f"no study would be in the {empty[0]} part")
+
+
 def split_by_patient(records: Iterable[StudyRecord], validation: float, test: float, seed: int = 0) -> Split:
     """Every patient in one part, by a digest of the pseudonym: a study added later moves nobody.
 

@@ -38,11 +38,11 @@ class Profile:
     clip: ClipSettings
     heads: HeadsSettings
     transfer: FitSettings
+    validation: float
+    test: float
+    resamples: int
+    shares: tuple[float, ...]
     patches_per_series: int = 48
-    validation: float = 0.08
-    test: float = 0.12
-    resamples: int = 200
-    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     architecture: Architecture = field(default_factory=lambda: small(SIMULATED, REFERRALS))
 
 
@@ -55,7 +55,7 @@ def full() -> Profile:
         tokenizer=800,
         names=300,
         localise=1200,
-        clip=1200,
+        clip=1700,
         heads=2000,
         resamples=200,
     )
@@ -82,6 +82,7 @@ def tiny() -> Profile:
         resamples=2,
         batches=(4, 4, 4),
         shares=(1.0,),
+        held_out=0.25,
     )
 
 
@@ -102,10 +103,11 @@ def _profile(
     resamples: int,
     batches: tuple[int, int, int] = (32, 96, 16),
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0),
+    held_out: float = 0.12,
 ) -> Profile:
     """Steps of each stage; learning rates for models and cohorts of this size, not the paper's.
 
-    batches: patches, series and studies an update.
+    batches: patches, series and studies an update. held_out: the expected share of patients who only test.
     """
     of_patches, of_series, of_studies = batches
     of_embeddings = 2 * of_patches
@@ -164,4 +166,6 @@ def _profile(
         ),
         resamples=resamples,
         shares=shares,
+        validation=held_out * 2 / 3,
+        test=held_out,
     )

@@ -18,8 +18,8 @@ from prima_core.bundle import Bundle
 from training.base.checkpoint import write_json
 from training.base.embeddings import Embeddings, read_embeddings
 from training.base.errors import BadTrainingData
-from training.base.pseudonyms import load_or_create_key
-from training.base.splits import split_by_patient
+from training.base.pseudonyms import KEY_BYTES, Pseudonyms
+from training.base.splits import refuse_empty, split_by_patient
 from training.base.trained_on import refuse_seen
 from training.evaluate.held_out import evaluation_set, write_evaluation
 from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
@@ -43,7 +43,12 @@ from training.stages.transfer import TransferSettings, train_transfer
 from training.stages.zero_shot import ZeroShotHead, plain_prompts, zero_shot_head
 
 NAME = "prima-phantom"
-FIRST_AWAY, FIRST_PATCH = 1_000_000, 2_000_000  # seeds: patients of the other scanners, and of the tokenizer
+NOBODY = Pseudonyms(
+    bytes(KEY_BYTES)
+)  # phantoms need no secret, and patients then fall into the same parts in every run
+# Seeds: the patients of the home scanners, of the other scanners, and of the tokenizer. On seeds below these the recipe
+# was chosen, so that what is measured on these was looked at by nobody before.
+FIRST_HOME, FIRST_AWAY, FIRST_PATCH = 5_000_000, 6_000_000, 7_000_000
 MOST_BYTES = 20_000_000
 SECONDS = "seconds.json"
 UNSEEN, AWAY = "unseen patients", "other scanners"
@@ -99,12 +104,14 @@ class Speedrun:
     def tokens(self) -> None:
         """Phantoms of both domains → latents, and which patients train, validate and test."""
         encoder = Encoder(self.profile.tokenizer.shape, self.run / "tokenizer" / ENCODER)
-        fill_store(self._phantoms(0, self.profile.studies, "home"), self.run / "store", encoder, workers=self.workers)
+        home = self._phantoms(FIRST_HOME, self.profile.studies, "home")
+        fill_store(home, self.run / "store", encoder, workers=self.workers)
         away = self._phantoms(FIRST_AWAY, self.profile.away, "away")
         fill_store(away, self.run / "store-away", encoder, workers=self.workers)
         if not (self.run / "split.csv").exists():
-            records = self.run.store().records
-            write_split(self.run / "split.csv", split_by_patient(records, self.profile.validation, self.profile.test))
+            split = split_by_patient(self.run.store().records, self.profile.validation, self.profile.test)
+            refuse_empty(split)
+            write_split(self.run / "split.csv", split)
 
     def series_names(self) -> None:
         """Which images a series' name goes with."""
@@ -208,7 +215,7 @@ class Speedrun:
         return TokenStore(self.run / "store-away")
 
     def _phantoms(self, first: int, count: int, domain: str) -> PhantomSource:
-        return PhantomSource(range(first, first + count), domain, load_or_create_key(self.run / "key"))
+        return PhantomSource(range(first, first + count), domain, NOBODY)
 
     def _tower(self) -> TextTower:
         return read_text_tower(self.run / "clip", self.run / "text")

@@ -33,7 +33,7 @@ from training.base.loop import LoopSettings
 from training.base.splits import Split
 from training.run_folder import RunFolder
 from training.stages.fit import Examples, FitSettings, Fitted, Kind, fit
-from training.stages.operating_point import best_threshold, fit_level_temperature, fit_temperature
+from training.stages.operating_point import SPECIFICITY, best_threshold, fit_level_temperature, fit_temperature
 from training.stages.targets import Numbers, flags, levels, names_of, without_both_kinds
 
 WEIGHTS, FACTS = "heads.safetensors", "heads.json"
@@ -44,7 +44,8 @@ WIDTHS = ",".join(map(str, FitSettings.hidden))
 class HeadsSettings:
     """How each task's head is fitted. least: a finding with fewer positives (or negatives) in training is refused.
 
-    leave_out: then it is left out of the bundle instead. levels: the priorities, least urgent first.
+    leave_out: then it is left out of the bundle instead. levels: the priorities, least urgent first. specificity: the
+    least that a threshold of a finding or referral may have on the validation studies.
     """
 
     fit: FitSettings = field(
@@ -53,6 +54,7 @@ class HeadsSettings:
     least: int = 1
     leave_out: bool = False
     levels: tuple[str, ...] = PRIORITY_LEVELS
+    specificity: float = SPECIFICITY
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ def _train(
         if task == "priority":
             temperatures[task] = _level_temperature(logits, validation.targets)
         else:
-            thresholds[task], temperatures[task] = operating_point(names, logits, validation.targets)
+            found = operating_point(names, logits, validation.targets, settings.specificity)
+            thresholds[task], temperatures[task] = found
     if not shapes:
         raise BadTrainingData("no training study has a label that can be learned")
     write_heads(
@@ -279,10 +282,15 @@ def _fit_task(
     return fit(names, kind, training, validation, settings.fit, folder / task, identity, title), validation
 
 
-def operating_point(names: Sequence[str], logits: Numbers, targets: Numbers) -> tuple[dict[str, float], float | None]:
+def operating_point(
+    names: Sequence[str], logits: Numbers, targets: Numbers, specificity: float = SPECIFICITY
+) -> tuple[dict[str, float], float | None]:
     """The threshold of every output and the temperature of all, from validation studies; (studies, names) each."""
     known, present = np.isfinite(targets), targets == 1
-    cuts = {name: best_threshold(logits[known[:, n], n], present[known[:, n], n]) for n, name in enumerate(names)}
+    cuts = {
+        name: best_threshold(logits[known[:, n], n], present[known[:, n], n], specificity)
+        for n, name in enumerate(names)
+    }
     return cuts, fit_temperature(logits[known], present[known]) if known.any() else None
 
 
@@ -305,12 +313,17 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="RMSprop's.")] = 1e-5,
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, by commas; '' for a linear head.")] = WIDTHS,
     leave_out: Annotated[bool, typer.Option(help="Leave findings without examples out, and say so.")] = False,
+    specificity: Annotated[
+        float, typer.Option(min=0, max=1, help="The least that a threshold may have.")
+    ] = SPECIFICITY,
 ) -> None:
     """Train the task heads of a run."""
     opened = RunFolder(run)
     loop = LoopSettings(steps, 64, schedule="constant", validate_every=max(steps // 40, 1))
     with explained():
-        settings = HeadsSettings(FitSettings(loop, _widths(hidden), learning_rate), leave_out=leave_out)
+        settings = HeadsSettings(
+            FitSettings(loop, _widths(hidden), learning_rate), leave_out=leave_out, specificity=specificity
+        )
         labels = opened.labels()
         if strangers := opened.strangers(labels):
             typer.echo(strangers, err=True)

@@ -1,7 +1,9 @@
 """From validation logits to an operating point: one threshold a class, one temperature a task.
 
 Classes are imbalanced and heads are trained with positive weights, so 0 is no natural threshold. It is chosen where
-balanced accuracy on the validation studies is highest (Youden 1950). The temperature makes probabilities honest
+balanced accuracy on the validation studies is highest (Youden 1950) among the cuts that few studies without the finding
+pass: a bundle answers dozens of findings at once, and a reader who is told of several false ones in every study stops
+reading. The temperature makes probabilities honest
 without moving their order (Guo et al. 2017, arXiv 1706.04599).
 """
 
@@ -15,21 +17,24 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_curve
 
+SPECIFICITY = 0.95  # of one finding; with 25 of them about one false finding a study
 FEWEST = 2  # of each kind, below which a class tells nothing about its threshold
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-def best_threshold(logits: Numbers, present: Flags) -> float:
+def best_threshold(logits: Numbers, present: Flags, specificity: float = SPECIFICITY) -> float:
     """The logit above which a study is called positive: midway between the two that balanced accuracy falls between.
 
-    logits, present: (n,). Returns 0 where there are fewer than FEWEST positives or negatives: nothing was learned.
+    logits, present: (n,). specificity: the least that is accepted, 0…1, on these studies. Returns 0 where there are
+    fewer than FEWEST positives or negatives: nothing was learned.
     """
     if min(present.sum(), (~present).sum()) < FEWEST:
         return 0.0
     false_positive, true_positive, cuts = roc_curve(present, logits, drop_intermediate=False)
-    best = float(cuts[np.argmax(true_positive - false_positive)])
+    gain = np.where(false_positive <= 1 - specificity + 1e-9, true_positive - false_positive, -np.inf)
+    best = float(cuts[np.argmax(gain)])
     if math.isinf(best):  # roc_curve's first point: nobody is positive
         return float(np.nextafter(logits.max(), np.inf))
     below = logits[logits < best]

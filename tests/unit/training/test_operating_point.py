@@ -18,12 +18,22 @@ def test_the_threshold_has_the_best_balanced_accuracy_of_all_cuts() -> None:
     random = np.random.default_rng(0)
     present = random.random(300) < 0.1
     logits = random.normal(size=300) + 1.3 * present - 2
-    threshold = best_threshold(logits, present)
+    threshold = best_threshold(logits, present, specificity=0.0)
 
     def balanced(cut: float) -> float:
         return float((logits[present] > cut).mean() + (logits[~present] <= cut).mean())
 
     assert balanced(threshold) == max(balanced(cut) for cut in (*logits, logits.min() - 1))
+
+
+@pytest.mark.parametrize("specificity", [0.8, 0.95, 1.0])
+def test_few_studies_without_the_finding_pass_it(specificity: float) -> None:
+    random = np.random.default_rng(3)
+    present = random.random(400) < 0.2
+    logits = random.normal(size=400) + 0.8 * present
+    threshold = best_threshold(logits, present, specificity)
+    assert (logits[~present] <= threshold).mean() >= specificity
+    assert threshold > best_threshold(logits, present, specificity=0.0)
 
 
 @pytest.mark.parametrize("positives", [0, 1, 9, 10])
