@@ -39,6 +39,7 @@ AeTitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Days = Annotated[float, Field(gt=0, le=36500)]
 SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"]
+Language = Literal["en", "de", "fr"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
 TLS_FILES = ("ca_file", "certificate", "private_key")
@@ -197,7 +198,7 @@ class ReportSection(Section):
     sop_class: SopClass = "comprehensive_3d"
     series_description: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Prima AI results"
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
-    language: Literal["en"] = "en"
+    language: Language = "en"
     negatives: Literal["summary", "all", "none"] = "summary"
     manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"
     institution: Annotated[str, StringConstraints(max_length=64)] = ""

@@ -208,11 +208,34 @@ class Priority:
 
 
 @dataclass(frozen=True)
+class ImageReference:
+    """One of the used images. frame_numbers: counted from 1, of a multi-frame image; none means the whole image."""
+
+    sop_instance_uid: str
+    frame_numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The images that speak for one finding, as an explanation of the model's answer found them.
+
+    finding: name of a positive diagnosis. method: how they were found, in words, e.g. "LIME, 256 samples, seed 0".
+    note: one sentence on why there are none, or what to know of them.
+    """
+
+    finding: str
+    images: tuple[ImageReference, ...] = ()
+    method: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What the model said of one revision of one study, ready to be reported.
 
     diagnoses, referrals: every head, positive or not, in the bundle's order. sop_instance_uids: all images used.
-    predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study.
+    predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study. evidence: of
+    an explained result, what speaks for its findings; it makes the report another one that replaces the plain one.
     """
 
     study_instance_uid: str
@@ -226,6 +249,7 @@ class StudyResult:
     notes: tuple[str, ...] = ()
     partial_reason: str | None = None
     predecessors: tuple[tuple[str, str, str], ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def positive(self) -> tuple[Score, ...]:

@@ -3,8 +3,9 @@
 The report is preliminary and unverified, a series of its own, with UIDs that follow from study, revision, device and
 evidence: work repeated after a crash writes the same object. For a destination that takes another SOP class there is a
 variant: the same report in the same series (PS3.3 C.17.1 lets a series hold SR instances of any class), with a UID that
-follows from the report's. It keeps the source's Specific Character Set, because the archive is
-known to take it; only where a text might not come back unchanged is the report written in UTF-8 (ISO_IR 192).
+follows from the report's. A result with evidence makes the explained report: another one in the same series, which
+names the plain one as its predecessor. A report keeps the source's Specific Character Set, because the archive is
+known to take it; only where a text might not come back unchanged is it written in UTF-8 (ISO_IR 192).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from dicom_node.base.errors import ReportError
 from dicom_node.base.types import ModelIdentity, StudyResult
 from dicom_node.reporting.codes import LONG_STRING, PRIVATE_SCHEME, long_string, report_code
 from dicom_node.reporting.content import coded, content_tree, derived_uid
+from dicom_node.reporting.library import cited_images
 from dicom_node.reporting.source import TYPE_2, Image, Source, decode, legal_uid, read_source
+from dicom_node.reporting.wording import Wording
 
 SOP_CLASSES: dict[SopClass, UID] = {
     "comprehensive_3d": Comprehensive3DSRStorage,
@@ -64,6 +67,11 @@ def variant_uid(report_uid: str, sop_class: SopClass) -> str:
     return derived_uid("report variant", report_uid, SOP_CLASSES[sop_class])
 
 
+def explained_uid(report_uid: str) -> str:
+    """SOP Instance UID of the explained report. report_uid: of the plain one. Its variants follow from it as ever."""
+    return derived_uid("explained report", report_uid)
+
+
 def build_report(
     result: StudyResult,
     images: Sequence[Path],
@@ -77,24 +85,37 @@ def build_report(
     study and order come from their headers. created_at: written in the source's time zone where that is known.
     sop_class: for the report's variant in another SOP class than `settings.sop_class`; `result.predecessors` always
     names the earlier reports themselves, and a variant refers to their variants.
+    With `result.evidence` it is the explained report (`explained_uid`), else the plain one.
     Raises ReportError when no valid report is possible; the message names the attribute, never its value.
     """
     source = read_source(images)
     _check(result, source)
     chosen = sop_class or settings.sop_class
-    report_uid, series_uid = report_uids(result, settings.sop_class)
-    sop_uid = report_uid if chosen == settings.sop_class else variant_uid(report_uid, chosen)
+    wording = Wording(settings.language)
+    plain_uid, series_uid = report_uids(result, settings.sop_class)
+    report_uid = explained_uid(plain_uid) if result.evidence else plain_uid
+    is_variant = chosen != settings.sop_class
+    sop_uid = variant_uid(report_uid, chosen) if is_variant else report_uid
+    plain = (plain_uid, series_uid, SOP_CLASSES[settings.sop_class])
+    replaced = (plain,) if result.evidence else result.predecessors
     series_count = len({image.series_instance_uid for image in source.images})
     # every value is checked by now, and pydicom's own validation quotes values in its warnings and its log
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
         document: Dataset = WRITERS[SOP_CLASSES[chosen]](
             evidence=[_evidence(source.study_instance_uid, image) for image in source.images],
-            content=content_tree(result, settings, len(source.images), series_count, basic=chosen == "basic_text"),
+            content=content_tree(
+                result,
+                settings,
+                len(source.images),
+                series_count,
+                basic=chosen == "basic_text",
+                cited=cited_images(result, source),
+            ),
             series_instance_uid=series_uid,
             series_number=settings.series_number,
             series_description=_series_description(settings, result.model),
             sop_instance_uid=sop_uid,
-            instance_number=1 + list(SOP_CLASSES).index(chosen),
+            instance_number=1 + list(SOP_CLASSES).index(chosen) + len(SOP_CLASSES) * bool(result.evidence),
             manufacturer=long_string(settings.manufacturer),
             manufacturer_model_name=long_string(result.model.name),
             device_serial_number=long_string(result.model.bundle_id),
@@ -102,16 +123,18 @@ def build_report(
             institution_name=long_string(settings.institution) or None,
             is_complete=result.partial_reason is None,
             requested_procedures=list(source.requests) or None,
-            previous_versions=_predecessors(result, chosen, is_variant=sop_uid != report_uid) or None,
+            previous_versions=_predecessors(source, replaced, chosen, is_variant=is_variant) or None,
             coding_schemes=[_private_scheme()],
         )
         document.SOPClassUID = document.file_meta.MediaStorageSOPClassUID = SOP_CLASSES[chosen]
         document.DeviceUID = result.model.device_uid
         if result.partial_reason is not None:
-            document.CompletionFlagDescription = long_string(result.partial_reason)
+            document.CompletionFlagDescription = long_string(wording.told(result.partial_reason))
         document.update(source.attributes)
         _date(document, created_at)
-        document.ContributingEquipmentSequence = [_equipment(result, settings)]
+        if result.evidence:  # the series began with the plain report: its date and time are those written there
+            del document.SeriesDate, document.SeriesTime
+        document.ContributingEquipmentSequence = [_equipment(result, settings, wording)]
         _set_character_set(document, source.character_set)
     return document
 
@@ -138,13 +161,15 @@ def _evidence(study_instance_uid: str, image: Image) -> Dataset:
     return evidence
 
 
-def _predecessors(result: StudyResult, sop_class: SopClass, *, is_variant: bool) -> list[Dataset]:
-    """The earlier reports; beside a variant those of its own class, for its destination was sent no other."""
+def _predecessors(
+    source: Source, replaced: Iterable[tuple[str, str, str]], sop_class: SopClass, *, is_variant: bool
+) -> list[Dataset]:
+    """The reports that are replaced; beside a variant those of its own class, for its destination was sent no other."""
     wanted = SOP_CLASSES[sop_class]
     predecessors = []
-    for sop_uid, series_uid, sop_class_uid in result.predecessors:
+    for sop_uid, series_uid, sop_class_uid in replaced:
         predecessor = Dataset()
-        predecessor.StudyInstanceUID = result.study_instance_uid
+        predecessor.StudyInstanceUID = source.study_instance_uid
         predecessor.SeriesInstanceUID = series_uid
         as_reported = not is_variant or sop_class_uid == wanted
         predecessor.SOPInstanceUID = sop_uid if as_reported else variant_uid(sop_uid, sop_class)
@@ -169,7 +194,7 @@ def _private_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def _equipment(result: StudyResult, settings: ReportSection) -> Dataset:
+def _equipment(result: StudyResult, settings: ReportSection, wording: Wording) -> Dataset:
     """The device that made the result (SOP Common Module, PS3.3 C.12.1), found by its UID as IHE AI Results asks."""
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [coded(report_code("processing_equipment"))]
@@ -178,7 +203,7 @@ def _equipment(result: StudyResult, settings: ReportSection) -> Dataset:
     equipment.DeviceSerialNumber = long_string(result.model.bundle_id)
     equipment.SoftwareVersions = _software_versions(result.model)
     equipment.DeviceUID = result.model.device_uid
-    equipment.ContributionDescription = "AI analysis of the source images"
+    equipment.ContributionDescription = wording.say("contribution")
     return equipment
 
 

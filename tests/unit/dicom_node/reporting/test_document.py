@@ -21,9 +21,10 @@ from dicom_node.base.errors import ReportError
 from dicom_node.base.types import Level, Priority, Score, StudyResult
 from dicom_node.reporting import codes
 from dicom_node.reporting.document import SOP_CLASSES, build_report, report_uids, variant_uid
-from dicom_node.reporting.summary import NOTHING_FOUND
+from dicom_node.reporting.wording import Wording
 from support.reports import MODEL, STUDY, dump, make_result, validate, write_study
 
+NOTHING_FOUND = Wording("en").say("nothing_found")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
 
