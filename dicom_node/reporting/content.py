@@ -119,7 +119,7 @@ class _Tree:
         if warning:
             children.append(_text("restriction", warning, MODIFIES))
         children.extend(LanguageOfContentItemAndDescendants(coded(report_code(f"language_{settings.language}"))))
-        children.extend(_observer(result, settings))
+        children.extend(ObservationContext(observer_device_context=device_observer(result, settings)))
         children.append(
             CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
         )
@@ -245,7 +245,8 @@ class _Tree:
         return cited.image.sop_class_uid, cited.image.sop_instance_uid, cited.frames(reference)
 
 
-def _observer(result: StudyResult, settings: ReportSection) -> ObservationContext:
+def device_observer(result: StudyResult, settings: ReportSection) -> ObserverContext:
+    """The bundle as the observer (TID 1002, 1004)."""
     model = result.model
     device = DeviceObserverIdentifyingAttributes(
         uid=model.device_uid,
@@ -254,7 +255,7 @@ def _observer(result: StudyResult, settings: ReportSection) -> ObservationContex
         model_name=codes.long_string(model.name),
         serial_number=codes.long_string(model.bundle_id),
     )
-    return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
+    return ObserverContext(standard.DCM.Device, device)
 
 
 def _measurement(score: Score) -> Measurement:
