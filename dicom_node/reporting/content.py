@@ -216,7 +216,7 @@ class _Tree:
             items.append(_text("finding", wording.say("nothing_found")))
         below = [wording.name(codes.diagnosis(score.name)) for score in result.diagnoses if not score.positive]
         if below and self._settings.negatives == "summary":
-            items.append(_text("below_threshold", "; ".join(below)))
+            items.append(_text("below_threshold", wording.join(below)))
         return items
 
     def _recommendation(self, score: Score) -> Iterable[ContentItem]:
