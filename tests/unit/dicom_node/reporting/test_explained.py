@@ -144,10 +144,12 @@ def test_the_library_describes_the_cited_images_once_and_the_evidence_lists_all(
     assert len(listed) == 6
 
 
-def test_the_library_stands_before_the_measurements(paths: list[Path], tmp_path: Path) -> None:
+def test_the_library_stands_behind_what_people_read_and_before_the_measurements(
+    paths: list[Path], tmp_path: Path
+) -> None:
     document = report(explained(paths), paths, tmp_path, "comprehensive_3d")
     order = [concept(item) for item in document.ContentSequence]
-    assert order.index("Procedure reported") < order.index("Image Library") < order.index("Imaging Measurements")
+    assert order.index("Summary") < order.index("Image Library") < order.index("Imaging Measurements")
 
 
 @pytest.mark.parametrize("sop_class", SOP_CLASSES)
