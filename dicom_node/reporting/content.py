@@ -1,7 +1,7 @@
 """The coded content tree of a report: TID 1500 "Imaging Measurement Report" with one TID 1501 group a finding.
 
-Or the same in containers, texts and codes alone, in the manner of TID 2000 "Basic Diagnostic Imaging Report", for Basic
-Text SR, whose IOD knows no numbers and no groups (PS3.3 A.35.1.3).
+Or the same in containers, texts, codes and image references alone, in the manner of TID 2000 "Basic Diagnostic Imaging
+Report", for Basic Text SR, whose IOD knows no numbers and no groups (PS3.3 A.35.1.3).
 
 Numbers come with their kind: (122157, DCM, "Probability") only from a calibrated bundle, else the private concept
 "Uncalibrated score". What is below threshold is never written as absent. An image is cited beside a finding only where
@@ -107,39 +107,44 @@ class _Tree:
         self._wording = Wording(settings.language)
 
     def root(self, images: int, series: int) -> ContainerContentItem:
-        """The whole tree. images, series: how many were used."""
-        result, settings, wording, basic = self._result, self._settings, self._wording, self._basic
+        """The whole tree, what people read first. images, series: how many were used."""
         root = ContainerContentItem(
-            coded(report_code("basic_title" if basic else "doc_title")),
+            coded(report_code("basic_title" if self._basic else "doc_title")),
             is_content_continuous=False,
-            template_id=None if basic else "1500",
+            template_id=None if self._basic else "1500",
         )
-        children = ContentSequence()
-        warning = restriction(result.model, wording)
-        if warning:
-            children.append(_text("restriction", warning, MODIFIES))
-        children.extend(LanguageOfContentItemAndDescendants(coded(report_code(f"language_{settings.language}"))))
-        children.extend(ObservationContext(observer_device_context=device_observer(result, settings)))
-        children.append(
-            CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
-        )
-        library = None if basic else image_library(self._cited)
-        if library is not None:
-            children.extend(library)
-        told = summary(result, images, series, settings.negatives != "none", wording, self._cited)
+        children = ContentSequence([*self._heading()])
+        told = summary(self._result, images, series, self._settings.negatives != "none", self._wording, self._cited)
         words = _text("summary", told)
-        children.append(_container("summary_section", [words]) if basic else words)
-        reported = result.diagnoses if settings.negatives == "all" else result.positive
-        if reported:
-            ordered = sorted(reported, key=lambda score: -score.logit)
-            groups = [item for score in ordered for item in (self._sentence(score) if basic else self._group(score))]
-            children.append(_container("findings_section" if basic else "imaging_measurements", groups))
+        children.append(_container("summary_section", [words]) if self._basic else words)
+        library = None if self._basic else image_library(self._cited)
+        children.extend(library or [])
+        children.extend(self._findings())
         children.append(_container("qualitative_evaluations", self._study_level()))
-        recommended = [item for score in result.referrals if score.positive for item in self._recommendation(score)]
+        referrals = [score for score in self._result.referrals if score.positive]
+        recommended = [item for score in referrals for item in self._recommendation(score)]
         if recommended:
             children.append(_container("recommendations", recommended))
         root.ContentSequence = children
         return root
+
+    def _heading(self) -> Iterable[ContentItem]:
+        warning = restriction(self._result.model, self._wording)
+        if warning:
+            yield _text("restriction", warning, MODIFIES)
+        yield from LanguageOfContentItemAndDescendants(coded(report_code(f"language_{self._settings.language}")))
+        observer = device_observer(self._result, self._settings)
+        yield from ObservationContext(observer_device_context=observer)
+        yield CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
+
+    def _findings(self) -> Iterable[ContentItem]:
+        reported = self._result.diagnoses if self._settings.negatives == "all" else self._result.positive
+        if not reported:
+            return
+        ordered = sorted(reported, key=lambda score: -score.logit)
+        written = self._sentence if self._basic else self._group
+        groups = [item for score in ordered for item in written(score)]
+        yield _container("findings_section" if self._basic else "imaging_measurements", groups)
 
     def _algorithm(self, *parameters: str) -> AlgorithmIdentification:
         precision = self._wording.say("precision", precision=codes.printable(self._result.precision))
@@ -216,7 +221,7 @@ class _Tree:
             items.append(_text("finding", wording.say("nothing_found")))
         below = [wording.name(codes.diagnosis(score.name)) for score in result.diagnoses if not score.positive]
         if below and self._settings.negatives == "summary":
-            items.append(_text("below_threshold", "; ".join(below)))
+            items.append(_text("below_threshold", wording.join(below)))
         return items
 
     def _recommendation(self, score: Score) -> Iterable[ContentItem]:

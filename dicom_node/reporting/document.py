@@ -181,7 +181,7 @@ def _predecessors(
 def _series_description(settings: ReportSection, model: ModelIdentity) -> str:
     """The configured words first, so that a rule on their beginning matches marked reports as well."""
     mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
-    return long_string(settings.series_description[: LONG_STRING - len(mark)] + mark)
+    return long_string(long_string(settings.series_description, LONG_STRING - len(mark)) + mark)
 
 
 def software_versions(model: ModelIdentity) -> list[str]:

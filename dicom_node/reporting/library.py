@@ -96,7 +96,7 @@ def places(references: Sequence[ImageReference], cited: Mapping[str, CitedImage]
         told.append(wording.count(f"series_{kind}", len(numbers), series=series, numbers=_ranges(numbers)))
     if unnumbered:
         told.append(wording.count("cited", unnumbered))
-    return "; ".join(told)
+    return wording.join(told)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -55,7 +55,7 @@ def summary_page(result: StudyResult, explained: Sequence[ExplainedSeries], read
         top = page.text(f"•  {_named(score, wording)}", top, size=24, bottom=end, left=MARGIN + 12)
     named = [score for score in result.referrals if score.positive]
     if named:
-        referrals = "; ".join(wording.name(codes.referral(score.name)) for score in named)
+        referrals = wording.join(wording.name(codes.referral(score.name)) for score in named)
         top = page.text(say("suggested", referrals=referrals), top + 16, size=24, bottom=end + 40)
     shown = sum(len(one.key) for one in explained)
     top = page.text(say("pages_follow" if shown else "no_pages"), top + 16, size=22, bottom=end + 90, colour=GREY)

@@ -49,7 +49,7 @@ def summary(
         _opening(result, wording),
         _findings(result, negatives, wording, cited),
         _advice(result, wording),
-        _origin(result, images, series, wording),
+        _origin(result, images, series, wording, bool(cited)),
         [wording.say("purpose")],
     ]
     return (NEW_LINE * 2).join(NEW_LINE.join(lines) for lines in paragraphs)
@@ -95,11 +95,11 @@ def _advice(result: StudyResult, wording: Wording) -> list[str]:
     lines = [wording.say("priority", level=level, rule=rule)]
     referrals = [wording.name(codes.referral(score.name)) for score in result.referrals if score.positive]
     if referrals:
-        lines.append(wording.say("suggested", referrals="; ".join(referrals)))
+        lines.append(wording.say("suggested", referrals=wording.join(referrals)))
     return lines
 
 
-def _origin(result: StudyResult, images: int, series: int, wording: Wording) -> list[str]:
+def _origin(result: StudyResult, images: int, series: int, wording: Wording, cited: bool) -> list[str]:
     model = codes.printable(f"{result.model.name} {result.model.version}")
     bundle, precision = codes.printable(result.model.bundle_id), codes.printable(result.precision)
     lines = [wording.say("model", model=model, bundle=bundle, precision=precision)]
@@ -108,6 +108,6 @@ def _origin(result: StudyResult, images: int, series: int, wording: Wording) -> 
     if result.predecessors:
         lines.append(wording.say("revision", revision=result.revision))
     if result.evidence:
-        lines.append(wording.say("explained"))
+        lines.append(wording.say("explained" if cited else "unexplained"))
     lines += [wording.say("note", note=wording.note(note)) for note in result.notes]
     return lines

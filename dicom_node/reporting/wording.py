@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -50,6 +50,10 @@ class Wording:
         """What kind of model one in this training state is."""
         key = f"state_{training_state}"
         return self.say(key if key in _words(self.language) else "state_other", state=printable(training_state))
+
+    def join(self, texts: Iterable[str]) -> str:
+        """Several texts as one list."""
+        return self.say("joint").join(texts)
 
     def name(self, concept: Concept) -> str:
         """What readers call the concept."""
@@ -95,7 +99,7 @@ class Wording:
             return _meanings(self.language).get(text, text)
         if name == "regions":
             return ", ".join(self.told(region) for region in text.split(", "))
-        return self.told(text) if name == "reason" else text
+        return self.told(text) if name in ("reason", "method") else text
 
 
 @functools.cache

@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +112,10 @@ class Orthanc:
         path.write_bytes(self._call(f"/instances/{instance}/file"))
         return path
 
+    def texts(self, instance: str) -> list[str]:
+        """The texts of a report's content items, as Orthanc decodes them, but for the long ones."""
+        return list(_values(self._get(f"/instances/{instance}/simplified-tags"), "TextValue"))
+
     def forwarded(self, study_instance_uid: str) -> list[int]:
         """How many instances each forwarding of the study that the node took whole had, oldest first."""
         studies = self._lookup(study_instance_uid)
@@ -146,3 +150,16 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", data=body) as answer:
             content: bytes = answer.read()
         return content
+
+
+def _values(tags: Any, name: str) -> Iterator[str]:
+    """The values of an attribute on every level of Orthanc's tags."""
+    if isinstance(tags, list):
+        for item in tags:
+            yield from _values(item, name)
+    elif isinstance(tags, dict):
+        for key, value in tags.items():
+            if key == name and isinstance(value, str):
+                yield value
+            else:
+                yield from _values(value, name)

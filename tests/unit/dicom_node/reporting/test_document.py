@@ -241,6 +241,12 @@ def test_a_revision_names_its_predecessors(paths: list[Path], tmp_path: Path) ->
     assert "replaces the earlier AI report" in texts(document, "Summary")[0]
 
 
+def test_a_long_series_description_never_hides_the_mark(paths: list[Path], tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, training_state="phantom")
+    document, _ = report(make_result(paths, model=model), paths, tmp_path, series_description="ü" * 64)
+    assert document.SeriesDescription.endswith("ü [PHANTOM, NOT FOR CLINICAL USE]")
+
+
 @pytest.mark.parametrize("state", ["untrained", "phantom"])
 def test_what_a_nonclinical_bundle_makes_says_so_in_series_title_and_summary(
     state: str, paths: list[Path], tmp_path: Path
