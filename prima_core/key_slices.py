@@ -27,7 +27,7 @@ from prima_core.volume.series import Slice, choose_volume
 from prima_core.volume_tokenizer import Progress
 
 FEWEST_SAMPLES = 32
-FEW_SAMPLES = "fewer samples than wanted, for lack of memory"
+GRADIENT = "gradient of the score"
 STRONG = 0.5  # of the strongest patch's value: patches from here on are the region that is shown
 
 Values = npt.NDArray[np.float64]
@@ -72,21 +72,22 @@ class KeySlice:
 class ExplainedSeries:
     """Where in one series an answer comes from.
 
-    share: by how much the logit falls without the series. samples: masks that were answered, 0 for a gradient. fit: R²
-    of the linear fit. agreement: rank correlation of LIME with the gradient. heat: what each patch adds to the logit.
-    slices: those of the whole stack, in its order. key: those that show it best, the best one first.
+    share: by how much the logit falls without the series. method: how the explanation was made, in words. samples:
+    masks that were answered, 0 for a gradient. fit: R² of the linear fit. agreement: rank correlation of LIME with the
+    gradient. heat: what each patch adds to the logit. slices: those of the whole stack, in its order. key: those that
+    show it best, the best one first.
     """
 
     question: Question
     series: PreparedSeries
     share: float
+    method: str
     samples: int
     fit: float | None
     agreement: float | None
     heat: HeatMap
     slices: tuple[Slice, ...]
     key: tuple[KeySlice, ...]
-    note: str = ""
 
     @property
     def strongest(self) -> float:
@@ -126,13 +127,13 @@ def explain(
                 question=questions[n],
                 series=study.series[number],
                 share=float(shares_SQ[number, n]),
+                method=_in_words(samples, settings),
                 samples=samples,
                 fit=attribution.fit,
                 agreement=agreement(attribution, slope) if samples else None,
                 heat=heat,
                 slices=slices,
                 key=key_slices(heat, slices, settings.slices),
-                note=FEW_SAMPLES if samples and samples < settings.samples else "",
             )
     return [found[n, number] for n, series in enumerate(chosen) for number in series]
 
@@ -176,6 +177,14 @@ def _attributions(
             if samples // 2 < FEWEST_SAMPLES:
                 raise
             samples //= 2
+
+
+def _in_words(samples: int, settings: ExplanationSettings) -> str:
+    if not samples:
+        return GRADIENT
+    words = f"LIME, {samples} samples, seed {settings.seed}"
+    fewer = f"; fewer samples than configured: {settings.samples} (memory)"
+    return words if samples == settings.samples else words + fewer
 
 
 def _normal(plane: Slice) -> Values:

@@ -89,13 +89,9 @@ def key_slice_page(result: StudyResult, explained: ExplainedSeries, key: KeySlic
 
 
 def method(explained: ExplainedSeries, wording: Wording) -> str:
-    """How the explanation was made, in words."""
-    if not explained.samples:
-        return wording.told("gradient of the score")
-    words = wording.told(f"LIME, {explained.samples} samples")
-    fit = "" if explained.fit is None else f", R² {wording.number(explained.fit, '.2f')}"
-    note = f"; {wording.told(explained.note)}" if explained.note else ""
-    return f"{words}{fit}{note}"
+    """How the explanation was made, and how well it fits, in words."""
+    fit = "" if explained.fit is None else f" (R² {wording.number(explained.fit, '.2f')})"
+    return wording.told(explained.method) + fit
 
 
 def grey_levels(pixels: npt.NDArray[np.float64]) -> Picture:
