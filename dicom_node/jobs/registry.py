@@ -4,8 +4,8 @@
 `study_records.py` reads what a study's reading priority rests on, `flags.py` decides what is told whom, `deliveries.py`
 is the outbox, `retries.py` what people ask for, `views.py`, `images.py`, `reading_list.py` and `report_texts.py` what
 they read, `workitems.py` keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how
-soon flags came; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded
-and leaves an event (`transitions.py`).
+soon flags came, `provenance.py` where results came from; `pruning.py` deletes what is outdated. Each write is one
+transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dicom_node.jobs.images import ImageBook
 from dicom_node.jobs.models import ModelBook
 from dicom_node.jobs.objective import FlagObjective
 from dicom_node.jobs.processes import ProcessBook
+from dicom_node.jobs.provenance import ProvenanceBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
 from dicom_node.jobs.reading_list import ReadingList
@@ -40,6 +41,7 @@ class Registry(
     ModelBook,
     ImageBook,
     FlagObjective,
+    ProvenanceBook,
     Pruning,
     Views,
 ):
