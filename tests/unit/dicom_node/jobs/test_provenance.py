@@ -28,7 +28,7 @@ def claimed(registry: Registry, count: int = 3) -> Claim:
 
 
 def record(received: Received) -> Provenance:
-    return Provenance({"schema_version": 1, "name": "Schädel"}, received.images)
+    return Provenance({"schema_version": 1, "name": 'Sch\xe4del "\\\x00\ud800'}, received.images)
 
 
 def finish(registry: Registry, claim: Claim) -> Provenance:
