@@ -115,7 +115,8 @@ def _show(record: ResultRecord, kept: Provenance) -> None:
     result.print(f"study {record.study_id}, revision {record.revision}, report {record.sop_instance_uid}")
     result.print(f"  {record.level}: {record.rule}")
     for finding in record.findings:
-        result.print(f"  {finding['meaning']}  {finding['score']:.3f}")
+        kind = "probability" if finding["calibrated"] else "uncalibrated score"
+        result.print(f"  {finding['meaning']}  {kind} {finding['score']:.3f}")
     if document["partial_reason"]:
         result.print(f"  partial: {document['partial_reason']}")
     result.print(f"bundle {bundle['id']} ({bundle['name']} {bundle['version']}, {bundle['training_state']})")
@@ -132,7 +133,9 @@ def _show(record: ResultRecord, kept: Provenance) -> None:
     for (reason, images), count in Counter((one["reason"], one["images"]) for one in document["set_aside"]).items():
         of_images = f" of {images} images" if images else ""
         result.print(f"  set aside, {count} series{of_images}: {reason}")
-    result.print("  received: " + ", ".join(f"{count} {standing}" for standing, count in document["objects"].items()))
+    result.print(
+        "  received objects: " + ", ".join(f"{count} {standing}" for standing, count in document["objects"].items())
+    )
     result.print(f"configuration {configuration['digest']}")
     result.print(f"  what decides results: {configuration['settings_digest']}")
     result.print("software: " + ", ".join(f"{name} {number}" for name, number in software_then.items() if number))

@@ -201,6 +201,8 @@ def test_people_read_the_same_without_a_patients_name(node: Node, uids: tuple[st
     assert shown.code == 0
     assert "24 given to the model, 16 used" in shown.out
     assert "2 studies at once" in shown.out
+    scores = [line for line in shown.out.splitlines() if "uncalibrated score" in line]
+    assert len(scores) == len(node.study(uids[0]).findings)
     assert "Test" not in shown.out
 
 

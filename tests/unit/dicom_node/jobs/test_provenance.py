@@ -115,6 +115,17 @@ def test_a_result_that_is_thrown_away_leaves_no_record(registry: Registry) -> No
     assert (rows(registry), registry.result_record(STUDY)) == ([], None)
 
 
+def test_a_result_whose_record_cannot_be_kept_is_no_result(registry: Registry) -> None:
+    claim = claimed(registry)
+    with pytest.raises((sa.exc.StatementError, TypeError)):
+        registry.finish_reported(
+            claim, replace(report(), provenance=Provenance({"not": object()}, ())), handover("pacs"), 150
+        )
+    found = registry.study(STUDY)
+    assert found is not None
+    assert (found.state, found.deliveries, registry.result_record(STUDY)) == ("running", (), None)
+
+
 def test_each_revision_has_its_own_record(registry: Registry) -> None:
     finish(registry, claimed(registry))
     registry.record_arrivals([arrival(4, at=200.0)])
