@@ -13,12 +13,14 @@ from dicom_node.base.config import AnyDestination, Configuration, Destination
 from dicom_node.base.errors import ImagesGone, Stopped
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Handover
+from dicom_node.base.provenance import Provenance
 from dicom_node.base.types import Claim, Report, StudyFacts, StudyResult, ToSend
 from dicom_node.explaining import Explaining
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
 from dicom_node.models_in_use import ModelsInUse
+from dicom_node.provenance import Surroundings, configuration_record, provenance_of
 from dicom_node.reporting.codes import finding_of
 from dicom_node.reporting.document import build_report, variant_uid
 from dicom_node.reporting.source import check_source
@@ -26,6 +28,7 @@ from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
+from dicom_node.surroundings import machine, software
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.errors import OutOfScope, PrimaError
@@ -58,6 +61,8 @@ class StudyStages:
         )
         self._shadow = Shadow(configuration, registry, models, self._prepared, self._go_on)
         self._dropped_at = -DROP_SECONDS
+        self._configured = configuration_record(configuration)
+        self._software = software()
 
     def as_stages(self) -> Stages:
         """The functions that the worker is given."""
@@ -126,7 +131,16 @@ class StudyStages:
                 prediction.study_embedding,
                 sum(prediction.seconds.values()),
             ),
+            provenance=self._provenance(claim, study, prediction, created.timestamp()),
         )
+
+    def _provenance(
+        self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction, reported_at: float
+    ) -> Provenance:
+        active = self._models.active
+        surroundings = Surroundings(self._configured, self._software, machine(active.model.runtime))
+        received = self._registry.received(claim)
+        return provenance_of(claim, received, study, prediction, active.bundle, surroundings, reported_at)
 
     def spare(self) -> bool:
         """Explain a result, else let the shadow run on a study; now and then delete embeddings too old to keep."""

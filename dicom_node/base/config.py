@@ -359,10 +359,20 @@ class Configuration(Section):
         """
         return self.model_dump_json(by_alias=True, indent=1)
 
+    def shown(self) -> dict[str, Any]:
+        """The whole effective configuration as plain values, the database's password hidden."""
+        shown = self.model_dump(mode="json", by_alias=True)
+        if self.node.database is not None:
+            shown["node"]["database"] = make_url(self.node.database).render_as_string(hide_password=True)
+        return shown
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the effective configuration: what a result was made under."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the effective configuration as it is shown: what a result was made under.
+
+        Without the password: a digest that goes into records must not be one that it can be guessed from.
+        """
+        return hashlib.sha256(json.dumps(self.shown(), sort_keys=True).encode()).hexdigest()
 
 
 def load_configuration(path: Path) -> Configuration:

@@ -7,6 +7,8 @@ import enum
 import hashlib
 from dataclasses import dataclass
 
+from dicom_node.base.provenance import Provenance
+
 CLINICAL = "clinical"  # the training state of a bundle whose results may leave the node without further permission
 
 
@@ -274,7 +276,7 @@ class Report:
     """A finished document in the outgoing folder: what the registry records and the outbox sends.
 
     priority_output: the priority head's strongest output, from which rules can be tried again. prediction: all that the
-    model said, kept for comparison and training.
+    model said, kept for comparison and training. provenance: what it was made of.
     """
 
     sop_instance_uid: str
@@ -288,6 +290,7 @@ class Report:
     precision: str
     created_at: float
     prediction: Prediction | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

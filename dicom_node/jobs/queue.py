@@ -16,6 +16,7 @@ from dicom_node.jobs.database import is_over
 from dicom_node.jobs.explanations import explained_reports, owe_explanation
 from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.models import keep_prediction
+from dicom_node.jobs.provenance import keep_provenance
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
 
@@ -145,7 +146,7 @@ class StudyQueue(FlagBook):
     def finish_reported(
         self, claim: Claim, report: Report, handover: Handover, at: float, set_aside: Sequence[str] = ()
     ) -> None:
-        """Record the result, its deliveries and the priority it gives in one transaction.
+        """Record the result, where it came from, its deliveries and the priority it gives in one transaction.
 
         set_aside: why series were not used, one reason a series. Raises LostClaim.
         """
@@ -190,6 +191,8 @@ class StudyQueue(FlagBook):
                 owe_explanation(connection, result, at)
             if report.prediction is not None:
                 keep_prediction(connection, claim.study_id, claim.revision, report.prediction, at, shadow=False)
+            if report.provenance is not None:
+                keep_provenance(connection, result, report.provenance, at)
             self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:

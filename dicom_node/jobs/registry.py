@@ -4,8 +4,9 @@
 `study_records.py` reads what a study's reading priority rests on, `flags.py` decides what is told whom, `deliveries.py`
 is the outbox, `retries.py` what people ask for, `views.py`, `images.py`, `reading_list.py` and `report_texts.py` what
 they read, `workitems.py` keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how
-soon flags came, `explanations.py` what is to be explained; `pruning.py` deletes what is outdated. Each write is one
-transaction; each change of state is guarded and leaves an event (`transitions.py`).
+soon flags came, `explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py`
+deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves an event
+(`transitions.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dicom_node.jobs.images import ImageBook
 from dicom_node.jobs.models import ModelBook
 from dicom_node.jobs.objective import FlagObjective
 from dicom_node.jobs.processes import ProcessBook
+from dicom_node.jobs.provenance import ProvenanceBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
 from dicom_node.jobs.reading_list import ReadingList
@@ -42,6 +44,7 @@ class Registry(
     ImageBook,
     ExplanationBook,
     FlagObjective,
+    ProvenanceBook,
     Pruning,
     Views,
 ):

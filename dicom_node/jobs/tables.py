@@ -233,6 +233,17 @@ explanations = Table(
     Column("lease_until", Float),
 )
 
+# Where a result came from. document: all but the images, see `dicom_node.provenance`. images: packed, see
+# `jobs.provenance`.
+provenance = Table(
+    "provenance",
+    metadata,
+    Column("result_id", Integer, ForeignKey("results.id"), primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("images", LargeBinary, nullable=False),
+    Column("recorded_at", Float, nullable=False),
+)
+
 processes = Table(
     "processes",
     metadata,
