@@ -144,6 +144,23 @@ class ScopeSection(Section):
     exclude: Exclusion = Exclusion()
 
 
+class ExplanationSection(Section):
+    """What is explained on the images, for destinations that are sent more than the report.
+
+    findings: the strongest ones, so many; 0: none. series: of each, those that it rests on most; slices: shown of each.
+    samples, seed: of LIME. burn_in_name: the patient's name on every page.
+    """
+
+    findings: Annotated[int, Field(ge=0, le=20)] = 3
+    method: Literal["lime", "gradient"] = "lime"
+    series: Annotated[int, Field(ge=1, le=10)] = 2
+    slices: Annotated[int, Field(ge=1, le=10)] = 2
+    samples: Annotated[int, Field(ge=32, le=4096)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+    burn_in_name: bool = False
+
+
+ObjectKind = Literal["sr", "sc", "kos", "seg"]
 DestinationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -156,8 +173,9 @@ class Destination(Section):
     host: str
     port: Port
     calling_ae_title: AeTitle | None = None
-    objects: tuple[Literal["sr"], ...] = ("sr",)
+    objects: tuple[ObjectKind, ...] = ("sr",)
     sop_class: SopClass | None = None
+    secondary_capture: Literal["multi_frame", "single_frame"] = "multi_frame"
     storage_commitment: Literal[False] = False
     timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
     first_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 5.0
@@ -295,6 +313,7 @@ class Configuration(Section):
     destinations: tuple[Annotated[OfDicom | OfHl7 | OfUps, Discriminator(_kind)], ...] = ()
     routes: tuple[Route, ...] = ()
     report: ReportSection = ReportSection()
+    explanation: ExplanationSection = ExplanationSection()
     worklist: WorklistSection = WorklistSection()
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()

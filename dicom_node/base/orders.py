@@ -117,12 +117,14 @@ class Handover:
     """What becomes of a result: objects to send, and who is told the priority.
 
     hold: why nothing leaves the node, else None. nonclinical: whether a model that is not clinical may move worklists.
+    explain: whether the result is explained on its images once no study waits.
     """
 
     objects: tuple[ToSend, ...] = ()
     told: tuple[Listener, ...] = ()
     hold: str | None = None
     nonclinical: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True)

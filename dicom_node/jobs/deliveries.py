@@ -220,7 +220,9 @@ class DeliveryBook(FlagBook):
 
     def _close_study(self, connection: sa.Connection, study: str, at: float) -> bool:
         newest = sa.select(sa.func.max(results.c.id)).where(results.c.study_id == study).scalar_subquery()
-        states = connection.scalars(sa.select(deliveries.c.state).where(deliveries.c.result_id == newest)).all()
+        # What explains a report follows it, and may be refused: the study's state is that of its report.
+        reports = sa.and_(deliveries.c.result_id == newest, deliveries.c.kind == "sr")
+        states = connection.scalars(sa.select(deliveries.c.state).where(reports)).all()
         if set(states) != {DeliveryState.DELIVERED}:  # none at all: the newest result is held, or has no route
             return False
         of_newest = studies.c.revision == (

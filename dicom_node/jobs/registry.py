@@ -4,8 +4,8 @@
 `study_records.py` reads what a study's reading priority rests on, `flags.py` decides what is told whom, `deliveries.py`
 is the outbox, `retries.py` what people ask for, `views.py`, `images.py`, `reading_list.py` and `report_texts.py` what
 they read, `workitems.py` keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how
-soon flags came; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded
-and leaves an event (`transitions.py`).
+soon flags came, `explanations.py` what is to be explained; `pruning.py` deletes what is outdated. Each write is one
+transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dicom_node.jobs.arrivals import ArrivalBook
 from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.deliveries import DeliveryBook
+from dicom_node.jobs.explanations import ExplanationBook
 from dicom_node.jobs.images import ImageBook
 from dicom_node.jobs.models import ModelBook
 from dicom_node.jobs.objective import FlagObjective
@@ -39,6 +40,7 @@ class Registry(
     ProcessBook,
     ModelBook,
     ImageBook,
+    ExplanationBook,
     FlagObjective,
     Pruning,
     Views,

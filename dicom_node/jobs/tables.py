@@ -216,6 +216,23 @@ study_embeddings = Table(
     Column("created_at", Float, nullable=False, index=True),
 )
 
+# What is to be explained, or was, of a result. report_uid: of the explained report, where one was made. document: per
+# finding and series, what was found. note: why there is nothing, or not all. owner: who works on it until lease_until.
+explanations = Table(
+    "explanations",
+    metadata,
+    Column("result_id", Integer, ForeignKey("results.id"), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("report_uid", String(64)),
+    Column("document", JSON, nullable=False, default=list),
+    Column("note", Text),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
+)
+
 processes = Table(
     "processes",
     metadata,

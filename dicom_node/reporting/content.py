@@ -133,7 +133,7 @@ class _Tree:
         if warning:
             yield _text("restriction", warning, MODIFIES)
         yield from LanguageOfContentItemAndDescendants(coded(report_code(f"language_{self._settings.language}")))
-        yield from _observer(self._result, self._settings)
+        yield from ObservationContext(observer_device_context=device_observer(self._result, self._settings))
         yield CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
 
     def _findings(self) -> Iterable[ContentItem]:
@@ -249,7 +249,8 @@ class _Tree:
         return cited.image.sop_class_uid, cited.image.sop_instance_uid, cited.frames(reference)
 
 
-def _observer(result: StudyResult, settings: ReportSection) -> ObservationContext:
+def device_observer(result: StudyResult, settings: ReportSection) -> ObserverContext:
+    """The bundle as the observer (TID 1002, 1004)."""
     model = result.model
     device = DeviceObserverIdentifyingAttributes(
         uid=model.device_uid,
@@ -258,7 +259,7 @@ def _observer(result: StudyResult, settings: ReportSection) -> ObservationContex
         model_name=codes.long_string(model.name),
         serial_number=codes.long_string(model.bundle_id),
     )
-    return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
+    return ObserverContext(standard.DCM.Device, device)
 
 
 def _measurement(score: Score) -> Measurement:

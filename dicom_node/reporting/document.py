@@ -102,7 +102,7 @@ def build_report(
     # every value is checked by now, and pydicom's own validation quotes values in its warnings and its log
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
         document: Dataset = WRITERS[SOP_CLASSES[chosen]](
-            evidence=[_evidence(source.study_instance_uid, image) for image in source.images],
+            evidence=[evidence_of(source.study_instance_uid, image) for image in source.images],
             content=content_tree(
                 result,
                 settings,
@@ -119,7 +119,7 @@ def build_report(
             manufacturer=long_string(settings.manufacturer),
             manufacturer_model_name=long_string(result.model.name),
             device_serial_number=long_string(result.model.bundle_id),
-            software_versions=_software_versions(result.model),
+            software_versions=software_versions(result.model),
             institution_name=long_string(settings.institution) or None,
             is_complete=result.partial_reason is None,
             requested_procedures=list(source.requests) or None,
@@ -131,11 +131,11 @@ def build_report(
         if result.partial_reason is not None:
             document.CompletionFlagDescription = long_string(wording.told(result.partial_reason))
         document.update(source.attributes)
-        _date(document, created_at)
+        date_object(document, created_at)
         if result.evidence:  # the series began with the plain report: its date and time are those written there
             del document.SeriesDate, document.SeriesTime
-        document.ContributingEquipmentSequence = [_equipment(result, settings, wording)]
-        _set_character_set(document, source.character_set)
+        document.ContributingEquipmentSequence = [device_of(result, settings, wording)]
+        set_character_set(document, source.character_set)
     return document
 
 
@@ -149,7 +149,7 @@ def _check(result: StudyResult, source: Source) -> None:
         raise ReportError("a UID of the bundle's device or of an earlier report is not a legal UID")
 
 
-def _evidence(study_instance_uid: str, image: Image) -> Dataset:
+def evidence_of(study_instance_uid: str, image: Image) -> Dataset:
     """What highdicom wants to know of a source image; its patient and study attributes are copied from `Source`."""
     evidence = Dataset()
     evidence.StudyInstanceUID = study_instance_uid
@@ -184,7 +184,8 @@ def _series_description(settings: ReportSection, model: ModelIdentity) -> str:
     return long_string(long_string(settings.series_description, LONG_STRING - len(mark)) + mark)
 
 
-def _software_versions(model: ModelIdentity) -> list[str]:
+def software_versions(model: ModelIdentity) -> list[str]:
+    """The model's and the node's."""
     return [long_string(model.version), f"prima-node {version('prima-node')}"]
 
 
@@ -194,20 +195,20 @@ def _private_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def _equipment(result: StudyResult, settings: ReportSection, wording: Wording) -> Dataset:
+def device_of(result: StudyResult, settings: ReportSection, wording: Wording) -> Dataset:
     """The device that made the result (SOP Common Module, PS3.3 C.12.1), found by its UID as IHE AI Results asks."""
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [coded(report_code("processing_equipment"))]
     equipment.Manufacturer = long_string(settings.manufacturer)
     equipment.ManufacturerModelName = long_string(result.model.name)
     equipment.DeviceSerialNumber = long_string(result.model.bundle_id)
-    equipment.SoftwareVersions = _software_versions(result.model)
+    equipment.SoftwareVersions = software_versions(result.model)
     equipment.DeviceUID = result.model.device_uid
     equipment.ContributionDescription = wording.say("contribution")
     return equipment
 
 
-def _date(document: Dataset, created_at: datetime) -> None:
+def date_object(document: Dataset, created_at: datetime) -> None:
     """All times in the source's time zone: (0008,0201) holds for every date and time of an object."""
     offset = document.get("TimezoneOffsetFromUTC")
     zone = None
@@ -220,7 +221,8 @@ def _date(document: Dataset, created_at: datetime) -> None:
         setattr(document, f"{prefix}Time", local.strftime("%H%M%S"))
 
 
-def _set_character_set(document: Dataset, character_set: tuple[str, ...]) -> None:
+def set_character_set(document: Dataset, character_set: tuple[str, ...]) -> None:
+    """Write down which character set holds all texts: the source's, or UTF-8 where one of them would not come back."""
     texts = [element.value for element in document.iterall() if element.VR in TEXT_VRS]
     if not UNPROVEN.isdisjoint(character_set) or not all(_survives(text, character_set) for text in texts):
         character_set = ("ISO_IR 192",)
