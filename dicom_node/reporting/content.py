@@ -133,8 +133,7 @@ class _Tree:
         if warning:
             yield _text("restriction", warning, MODIFIES)
         yield from LanguageOfContentItemAndDescendants(coded(report_code(f"language_{self._settings.language}")))
-        observer = device_observer(self._result, self._settings)
-        yield from ObservationContext(observer_device_context=observer)
+        yield from ObservationContext(observer_device_context=device_observer(self._result, self._settings))
         yield CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
 
     def _findings(self) -> Iterable[ContentItem]:
