@@ -37,6 +37,7 @@ from prima_core.prepare import prepare_study
 
 DROP_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
+NOTHING_LEFT = "no image of the study is left: `dicom-node study` counts how the received objects stand"
 
 
 class StudyStages:
@@ -71,8 +72,11 @@ class StudyStages:
     def prepare(self, claim: Claim) -> PreparedStudy:
         """Spool files → tokens, after the scope check.
 
-        Raises OutOfScope, ReportError when no report could be written of this study, ImagesGone when files are missing.
+        Raises OutOfScope, also of a study without an image, ReportError when no report could be written of this study,
+        ImagesGone when files are missing.
         """
+        if not claim.images:
+            raise OutOfScope(NOTHING_LEFT)
         if set(self._configuration.scope.exclude.ae_titles) & set(claim.calling_aes):
             raise OutOfScope("the site excludes studies of this calling AE title")
         try:
@@ -199,6 +203,7 @@ class StudyStages:
             sop_instance_uids=tuple(uid for series in study.series for uid in series.sop_instance_uids),
             notes=tuple(notes),
             partial_reason=claim.partial_reason,
+            corrected=claim.corrected,
             predecessors=self._registry.predecessors(
                 claim.study_id,
                 claim.revision,

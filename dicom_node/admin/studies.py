@@ -1,8 +1,10 @@
-"""`studies`, `study`, `queue`, `retry`: what the node has, and another try."""
+"""`studies`, `study`, `queue`, `retry`, `withdraw`: what the node has, another try, and a result taken back."""
 
 from __future__ import annotations
 
+import enum
 import time
+from getpass import getuser
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +13,22 @@ from rich.table import Column, Table
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
 from dicom_node.admin.output import Json, print_json, result, utc
 from dicom_node.base.errors import PermanentError
-from dicom_node.base.types import StudyState
+from dicom_node.base.types import Rejection, StudyState
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
 
 app = typer.Typer()
 
+
+class Why(enum.StrEnum):
+    """Why a person withdraws a result."""
+
+    QUALITY = "quality"
+    SAFETY = "safety"
+    WORKLIST = "worklist"
+
+
+REASONS = {Why.QUALITY: Rejection.QUALITY, Why.SAFETY: Rejection.SAFETY, Why.WORKLIST: Rejection.WORKLIST}
 LINES = 1000  # of a table for people, unless they ask for another number
 
 Uid = Annotated[str, typer.Argument(help="Study Instance UID, or the node's short study id.")]
@@ -51,6 +63,17 @@ def as_json(study: StudyView) -> dict[str, Any]:
                 "last_error": delivery.last_error,
             }
             for delivery in study.deliveries
+        ],
+        "former_results": [
+            {
+                "revision": former.revision,
+                "sr_sop_instance_uid": former.report_uid,
+                "withdrawn_at": utc(former.withdrawn_at),
+                "reason": former.reason,
+                "rejected_by_archive_at": utc(former.rejected_at),
+                "rejection": former.as_what,
+            }
+            for former in study.former
         ],
     }
 
@@ -110,6 +133,9 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
     for delivery in found.deliveries:
         error = f": {delivery.last_error}" if delivery.last_error else ""
         result.print(f"  → {delivery.destination} ({delivery.kind}) {delivery.state}{error}")
+    for former in found.former:
+        what = "withdrawn" if former.withdrawn_at is not None else "rejected by the archive"
+        result.print(f"  result of revision {former.revision} {what}: {former.reason or former.as_what}")
     for event in history:
         result.print(f"  {utc(event.at)}  {event.to_state}  {event.reason or ''}")
 
@@ -128,6 +154,27 @@ def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
         )
     else:
         result.print("queued again" if done.queued else f"deliveries due now: {done.deliveries}")
+
+
+@app.command()
+def withdraw(
+    uid: Uid,
+    reason: Annotated[Why, typer.Option(help="Why: what the rejection note in the archives will say.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Take a study's results back: from the outbox, the reading list and, by a rejection note, the archives."""
+    _, registry = open_registry(config)
+    found = find(registry, uid)
+    state = registry.withdraw(found.id, REASONS[reason], getuser(), time.time())
+    former = registry.study(found.id)
+    count = len([one for one in former.former if one.withdrawn_at is not None]) if former is not None else 0
+    if json:
+        print_json({"study_instance_uid": found.study_instance_uid, "state": state, "withdrawn": count})
+    elif state is StudyState.WITHDRAWN:
+        result.print("withdrawn; `dicom-node retry` runs the study again")
+    else:
+        result.print(f"withdrawn; the study is {state}, and what comes of that stands on its own")
 
 
 def find(registry: Registry, uid: str) -> StudyView:

@@ -13,7 +13,10 @@ CLINICAL = "clinical"  # the training state of a bundle whose results may leave 
 
 
 class StudyState(enum.StrEnum):
-    """Where a study is. `failed` is tried again at a known time; `dead` needs a person."""
+    """Where a study is. `failed` is tried again at a known time; `dead` needs a person.
+
+    `withdrawn`: a person took its result back, and nothing stands until a person or a late image asks for another.
+    """
 
     RECEIVING = "receiving"
     COMPLETE = "complete"
@@ -23,13 +26,17 @@ class StudyState(enum.StrEnum):
     OUT_OF_SCOPE = "out_of_scope"
     FAILED = "failed"
     DEAD = "dead"
+    WITHDRAWN = "withdrawn"
 
 
 class Standing(enum.StrEnum):
     """What a received object is to its study.
 
     Current ones are evidence; `other` ones (reports, presentation states, the node's own objects) never reopen a study;
-    disputed ones share their SOP Instance UID with an earlier, different file and wait for a comparison.
+    disputed ones share their SOP Instance UID with an earlier, different file and wait for a comparison. A superseded
+    one was sent again with other identifiers or labels, which count instead. The study of an uncorrected one has other
+    identifiers by now, with which it was not sent again. Rejected and expired ones are named by a rejection note (IHE
+    IOCM); of an expired one the file is deleted.
     """
 
     CURRENT = "current"
@@ -39,12 +46,16 @@ class Standing(enum.StrEnum):
     CORRECTION = "correction"
     QUARANTINED = "quarantined"
     LOST = "lost"
+    SUPERSEDED = "superseded"
+    UNCORRECTED = "uncorrected"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
 
 
 class DeliveryState(enum.StrEnum):
     """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`).
 
-    `withdrawn` changed nothing at the peer, or was taken back by a person before it was sent.
+    `withdrawn` changed nothing at the peer, or was taken back before it was sent.
     """
 
     PENDING = "pending"
@@ -68,6 +79,51 @@ class Level(enum.StrEnum):
         return list(Level).index(self)
 
 
+class Rejection(enum.StrEnum):
+    """Why objects are rejected: the code (DCM) of a rejection note's document title (PS3.16 CID 7010, IHE RAD IOCM)."""
+
+    QUALITY = "113001"
+    SAFETY = "113037"
+    WORKLIST = "113038"
+    RETENTION = "113039"
+
+    @property
+    def meaning(self) -> str:
+        """The code's meaning in PS3.16 annex D."""
+        return {
+            Rejection.QUALITY: "Rejected for Quality Reasons",
+            Rejection.SAFETY: "Rejected for Patient Safety Reasons",
+            Rejection.WORKLIST: "Incorrect Modality Worklist Entry",
+            Rejection.RETENTION: "Data Retention Policy Expired",
+        }[self]
+
+
+@dataclass(frozen=True)
+class KeyObjects:
+    """What a Key Object Selection says. rejection: None where its title is no rejection.
+
+    references: (Study, Series, SOP Instance UID) of the objects that it names.
+    """
+
+    rejection: Rejection | None
+    references: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A result that was withdrawn after it was, or may have been, sent.
+
+    objects: for each destination the paths, in the outgoing folder, of what it has or may have.
+    """
+
+    result_id: int
+    study_id: str
+    rejection: Rejection
+    reason: str
+    at: float
+    objects: tuple[tuple[str, tuple[str, ...]], ...]
+
+
 def study_id(study_instance_uid: str) -> str:
     """The node's own short name of a study: what logs and folders show instead of the UID."""
     digest = hashlib.sha256(study_instance_uid.encode()).digest()
@@ -79,7 +135,8 @@ class Arrival:
     """One object that is durable in the spool.
 
     path: relative to the spool. digest: SHA-256 of the data set's bytes as received. patient_key: `id:name:birth`, see
-    `prima_core.base.patient`. urgent: C-STORE priority HIGH (0000,0700). image: an MR image, able to (re)open a study.
+    `prima_core.base.patient`; issuer: one-way digest of Issuer of Patient ID, or empty. urgent: C-STORE priority HIGH
+    (0000,0700). image: an MR image, able to (re)open a study.
     """
 
     study_instance_uid: str
@@ -97,6 +154,7 @@ class Arrival:
     image: bool
     received_at: float
     association_id: str | None = None
+    issuer: str = ""
 
     @property
     def study_id(self) -> str:
@@ -114,7 +172,10 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A study that one worker owns. images: (SOP Instance UID, path in the spool) of all its evidence."""
+    """A study that one worker owns. images: (SOP Instance UID, path in the spool) of all its evidence.
+
+    corrected: those of the paths whose image was sent before with other identifiers or labels.
+    """
 
     study_id: str
     study_instance_uid: str
@@ -125,6 +186,7 @@ class Claim:
     images: tuple[tuple[str, str], ...]
     partial_reason: str | None
     attempts: int
+    corrected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,6 +300,7 @@ class StudyResult:
     diagnoses, referrals: every head, positive or not, in the bundle's order. sop_instance_uids: all images used.
     predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study. evidence: of
     an explained result, what speaks for its findings; it makes the report another one that replaces the plain one.
+    corrected: as in `Claim`; what is made of corrected images must not look like what was made of them before.
     """
 
     study_instance_uid: str
@@ -252,6 +315,7 @@ class StudyResult:
     partial_reason: str | None = None
     predecessors: tuple[tuple[str, str, str], ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    corrected: tuple[str, ...] = ()
 
     @property
     def positive(self) -> tuple[Score, ...]:

@@ -22,7 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DSdecimal, DSfloat
 
 from dicom_node.base.types import Verdict
-from dicom_node.intake.identity import IDENTIFYING, PARSE_ERRORS
+from dicom_node.intake.identity import IDENTIFYING, PARSE_ERRORS, issuer_digest
 from prima_core.base.patient import patient_key, same_patient
 
 MAX_FRAME_BYTES = 1 << 28
@@ -74,7 +74,14 @@ MEANING = (
 #: Differ between encodings of one object (character set, lossless compression) or between its labels.
 NOT_CONTENT = frozenset(
     tag_for_keyword(keyword)
-    for keyword in (*LABELS, "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate")
+    for keyword in (
+        *LABELS,
+        "SpecificCharacterSet",
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+    )
 )
 
 
@@ -89,7 +96,7 @@ def compare(existing: Path, other: Path) -> Verdict:
         first, second = _read(existing), _read(other)
         if not _same_content(first, second, existing, other):
             return Verdict.QUARANTINED
-        same = _labels(first) == _labels(second) and same_patient(_patient(existing), _patient(other))
+        same = _labels(first) == _labels(second) and _same_patient(existing, other)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -103,9 +110,11 @@ def _read(path: Path) -> Dataset:
     return dcmread(path, stop_before_pixels=True)
 
 
-def _patient(path: Path) -> str:
-    # A fresh reading: the key is made from elements that nobody has converted yet.
-    return patient_key(dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTIFYING)))
+def _same_patient(existing: Path, other: Path) -> bool:
+    # A fresh reading: the keys are made from elements that nobody has converted yet.
+    one, two = (dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTIFYING)) for path in (existing, other))
+    issuers = {issuer_digest(one), issuer_digest(two)} - {""}
+    return len(issuers) < 2 and same_patient(patient_key(one), patient_key(two))
 
 
 def _labels(dataset: Dataset) -> list[Any]:

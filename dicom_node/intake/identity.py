@@ -5,6 +5,7 @@ Only the first bytes are parsed, up to Series Instance UID (0020,000E); the rest
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import zlib
@@ -31,6 +32,7 @@ SOP_INSTANCE_UID = 0x00080018
 ACCESSION_NUMBER = 0x00080050
 PATIENT_NAME = 0x00100010
 PATIENT_ID = 0x00100020
+ISSUER_OF_PATIENT_ID = 0x00100021
 PATIENT_BIRTH_DATE = 0x00100030
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
@@ -40,6 +42,7 @@ IDENTIFYING = [
     ACCESSION_NUMBER,
     PATIENT_NAME,
     PATIENT_ID,
+    ISSUER_OF_PATIENT_ID,
     PATIENT_BIRTH_DATE,
     STUDY_INSTANCE_UID,
     SERIES_INSTANCE_UID,
@@ -80,6 +83,7 @@ class Identity:
     """UIDs as checked text without padding, and the patient key of `prima_core.base.patient`.
 
     accession_number: empty when it is missing or no legal SH (PS3.5 table 6.2-1); it only helps to find the order.
+    issuer: see `issuer_digest`.
     """
 
     sop_class_uid: str
@@ -88,6 +92,7 @@ class Identity:
     series_instance_uid: str
     patient_key: str
     accession_number: str = ""
+    issuer: str = ""
 
     @property
     def image(self) -> bool:
@@ -124,7 +129,14 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes
         series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
         patient_key=key,
         accession_number=_accession_number(found),
+        issuer=issuer_digest(found),
     )
+
+
+def issuer_digest(dataset: Dataset) -> str:
+    """A one-way digest of Issuer of Patient ID; empty when there is none. The data set must come from a file."""
+    text = " ".join(_text(dataset, ISSUER_OF_PATIENT_ID).casefold().split())
+    return hashlib.sha256(text.encode()).hexdigest()[:32] if text else ""
 
 
 def checked_uid(text: str, name: str) -> str:

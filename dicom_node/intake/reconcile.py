@@ -40,17 +40,18 @@ def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: 
     listed, ConfigurationError when all its files are gone: it is rather not mounted than lost.
     """
     known = patiently(lambda: set(registry.known_paths()), give_up)
+    expected = patiently(lambda: set(registry.expected_paths()), give_up)
     present = set(spool.paths())
-    if known and not present and not (spool.folder / FILES_ARE_LOST).exists():
+    if expected and not present and not (spool.folder / FILES_ARE_LOST).exists():
         raise ConfigurationError(
-            f"node.storage: the registry knows {len(known)} received objects and the spool has none; is it mounted? "
+            f"node.storage: the registry knows {len(expected)} received objects and the spool has none; is it mounted? "
             f"If they are lost for good, create the file {spool.folder / FILES_ARE_LOST}"
         )
     unreadable: list[str] = []
     recorded = 0
     for group in _groups(_rebuilt(spool, sorted(present - known), max_object_bytes, unreadable)):
         recorded += record(registry, group, give_up)
-    lost = sorted(known - present)
+    lost = sorted(expected - present)
     if lost:
         patiently(partial(registry.mark_lost, lost, time.time()), give_up)
     done = Reconciliation(recorded, len(lost), len(unreadable))

@@ -160,6 +160,7 @@ def arrival_of(
         image=identity.image,
         received_at=received_at,
         association_id=association_id,
+        issuer=identity.issuer,
     )
 
 

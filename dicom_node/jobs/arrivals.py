@@ -10,21 +10,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
-from dicom_node.base.types import Arrival, Standing, StudyState, Verdict
-from dicom_node.jobs.database import Database
-from dicom_node.jobs.tables import associations, events, instances, studies
-from dicom_node.jobs.transitions import lock_study, move
+from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verdict
+from dicom_node.jobs.flags import is_of_two_patients
+from dicom_node.jobs.revisions import CORRECTED, IDENTITY_CORRECTED, REOPENED, Named, RevisionBook, rejection_of
+from dicom_node.jobs.tables import associations, events, instances, rejected_objects, rejection_notes, studies
+from dicom_node.jobs.transitions import lock_study, reopen
+from dicom_node.jobs.versions import Identity, one_of
 from prima_core.base.patient import merge_patient_keys, same_patient
 
-TWO_PATIENTS = (
-    "images of two patients arrived under one Study Instance UID; "
-    "correct it at the source and send each patient's images under a Study Instance UID of their own"
-)
-CONTRADICTION = "\\"  # no legal accession number, so no order has it
-REOPENED = "an image arrived after the study was closed"
+# One of these stands for a SOP Instance UID; whatever comes under it later is compared with its file.
+FIRST = (Standing.CURRENT, Standing.OTHER, Standing.UNCORRECTED, Standing.REJECTED)
 
 
-class ArrivalBook(Database):
+class ArrivalBook(RevisionBook):
     """Associations, instances and the states they cause."""
 
     def open_association(self, association_id: str, boot_id: str, calling_ae: str, address: str, at: float) -> None:
@@ -58,30 +56,41 @@ class ArrivalBook(Database):
         """Record durable objects in one transaction. The same path twice is harmless."""
         with self._write() as connection:
             # One order everywhere: two receivers on one PostgreSQL database must not wait for each other in a circle.
-            for study, group in groupby(sorted(arrivals, key=_study_of), key=_study_of):
+            # Within a study the order of receipt: what was rebuilt from files is judged as it was when it came.
+            for study, group in groupby(sorted(arrivals, key=_place), key=_study_of):
                 of_study = list(group)
                 self._ensure_study(connection, of_study[0])
                 lock_study(connection, study)
+                named = self._named(connection, study)
                 for arrival in of_study:
-                    self._record(connection, arrival)
+                    self._record(connection, arrival, named)
 
     def known_paths(self) -> Iterator[str]:
-        """Spool paths that have a row and should have a file."""
+        """Spool paths that have a row, but for what is lost, or expired: a file that is there all the same is news."""
+        gone = [Standing.LOST, Standing.EXPIRED]
         with self._read() as connection:
-            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing != Standing.LOST))
+            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing.not_in(gone)))
+
+    def expected_paths(self) -> Iterator[str]:
+        """Those that should have a file: not what expired, nor versions that were superseded, which nothing reads."""
+        without = [Standing.LOST, Standing.EXPIRED, Standing.SUPERSEDED]
+        with self._read() as connection:
+            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing.not_in(without)))
 
     def mark_lost(self, paths: Sequence[str], at: float) -> None:
         """Note that files are gone from the spool: no longer evidence.
 
         A study's results are partial while an image of its own has no other file. A duplicate takes its place, or the
-        object that was to be compared with it.
+        object that was to be compared with it. What expired, or was superseded, stays what it is.
         """
+        stays = instances.c.standing.in_([Standing.EXPIRED, Standing.SUPERSEDED])
         with self._write() as connection:
             for path in paths:
                 study = connection.scalar(sa.select(instances.c.study_id).where(instances.c.path == path))
                 lock_study(connection, study or "")
-                connection.execute(instances.update().where(instances.c.path == path).values(standing=Standing.LOST))
-                self._promote_another(connection, path, at)
+                this = instances.update().where(instances.c.path == path, ~stays)
+                if connection.execute(this.values(standing=Standing.LOST)).rowcount:
+                    self._promote_another(connection, path, at)
 
     def disputed(self, limit: int = 20) -> list[tuple[str, str]]:
         """(path, path of the first object with the same SOP Instance UID) of objects that wait for a comparison."""
@@ -91,7 +100,7 @@ class ArrivalBook(Database):
             .join(first, first.c.sop_instance_uid == instances.c.sop_instance_uid)
             .where(
                 instances.c.standing == Standing.DISPUTED,
-                first.c.standing.in_([Standing.CURRENT, Standing.OTHER]),
+                first.c.standing.in_(FIRST),
             )
             .order_by(instances.c.received_at)
             .limit(limit)
@@ -99,19 +108,51 @@ class ArrivalBook(Database):
         with self._read() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
-    def settle(self, path: str, verdict: Verdict) -> None:
-        """Write down what a disputed object turned out to be."""
+    def settle(self, path: str, verdict: Verdict, first: str | None = None) -> None:
+        """Write down what a disputed object turned out to be, and what follows from it for its study.
+
+        first: path of the object that it was compared with; where that no longer stands for the SOP Instance UID, the
+        verdict is out of date and another comparison is due.
+        """
         with self._write() as connection:
-            connection.execute(
-                instances.update()
-                .where(instances.c.path == path, instances.c.standing == Standing.DISPUTED)
-                .values(standing=Standing(verdict.value))
-            )
+            study = connection.scalar(sa.select(instances.c.study_id).where(instances.c.path == path))
+            lock_study(connection, study or "")
+            mine = sa.and_(instances.c.path == path, instances.c.standing == Standing.DISPUTED)
+            row = connection.execute(sa.select(instances).where(mine)).one_or_none()
+            if row is None:
+                return
+            stands = self._first(connection, row.sop_instance_uid)
+            if first is not None and (stands is None or stands.path != first):
+                return
+            if verdict is Verdict.CORRECTION and stands is not None and stands.study_id == row.study_id:
+                self._correct_image(connection, stands, row)
+            else:
+                connection.execute(instances.update().where(mine).values(standing=Standing(verdict.value)))
+
+    def _correct_image(self, connection: sa.Connection, first: Any, other: Any) -> None:
+        """Of two versions of one object in one study the one that was received last counts. Both are rows."""
+        copies = sa.and_(
+            instances.c.sop_instance_uid == first.sop_instance_uid,
+            instances.c.study_id == first.study_id,
+            instances.c.standing == Standing.DUPLICATE,
+        )
+        group = [first, *connection.execute(sa.select(instances).where(copies))]
+        is_newer = (other.received_at, other.path) > max((row.received_at, row.path) for row in group)
+        before = self._evidence(connection, first.study_id)
+        standings = {row.path: Standing.SUPERSEDED for row in (group if is_newer else [other])}
+        if is_newer:
+            standings[other.path] = Standing.CURRENT if other.image else Standing.OTHER
+        for path, standing in standings.items():
+            connection.execute(instances.update().where(instances.c.path == path).values(standing=standing))
+        if first.image:
+            agree = identity_of(first).agrees(identity_of(other))
+            reason = CORRECTED if agree else IDENTITY_CORRECTED
+            self._revise(connection, first.study_id, other.received_at, reason, before, arrived=is_newer)
 
     def _promote_another(self, connection: sa.Connection, lost: str, at: float) -> None:
         """With the first object gone a copy takes its place, or the oldest of those that it disputed with."""
         uid = connection.scalar(sa.select(instances.c.sop_instance_uid).where(instances.c.path == lost))
-        if self._digest_of_first(connection, uid or "") is not None:
+        if self._first(connection, uid or "") is not None:
             return
         oldest = connection.execute(
             sa.select(instances)
@@ -122,27 +163,47 @@ class ArrivalBook(Database):
         ).one_or_none()
         if oldest is None:
             return
-        standing = Standing.CURRENT if oldest.image else Standing.OTHER
+        lock_study(connection, oldest.study_id)
+        standing = _as_first(oldest, self._named(connection, oldest.study_id))
         connection.execute(instances.update().where(instances.c.path == oldest.path).values(standing=standing))
-        if oldest.image:
-            lock_study(connection, oldest.study_id)
+        if standing is Standing.CURRENT:
             self._feed_study(connection, oldest, at)
 
-    def _record(self, connection: sa.Connection, arrival: Arrival) -> None:
+    def _record(self, connection: sa.Connection, arrival: Arrival, named: Named) -> None:
         if arrival.urgent:
             connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(urgent=True))
         this = instances.c.path == arrival.path
-        known = connection.scalar(sa.select(instances.c.standing).where(this))
-        if known not in (None, Standing.LOST):
+        known = connection.execute(sa.select(instances.c.standing, instances.c.received_at).where(this)).one_or_none()
+        if known is not None and known.standing == Standing.EXPIRED:
+            self._free_again(connection, arrival)
+        if known is not None and known.standing != Standing.LOST:
+            if known.standing == Standing.SUPERSEDED and arrival.received_at > known.received_at:
+                log(Event.OLD_VERSION_CAME, "warning", study=arrival.study_id, path=arrival.path)
             return
-        standing = self._standing(connection, arrival)
+        standing = self._standing(connection, arrival, named)
         if known is None:
             columns = {k: v for k, v in asdict(arrival).items() if k not in ("study_instance_uid", "urgent")}
             connection.execute(instances.insert().values(study_id=arrival.study_id, standing=standing, **columns))
-        else:
-            connection.execute(instances.update().where(this).values(standing=standing))
-        if standing is Standing.CURRENT:
+        else:  # its file was written anew, or was found again
+            values = {"standing": standing, "received_at": arrival.received_at}
+            connection.execute(instances.update().where(this).values(**values))
+        if standing is Standing.EXPIRED:
+            self._free_again(connection, arrival)
+        elif standing is Standing.CURRENT:
             self._feed_study(connection, arrival, arrival.received_at)
+
+    @staticmethod
+    def _free_again(connection: sa.Connection, arrival: Arrival) -> None:
+        """Have the file deleted of an image that came once more after its retention expired."""
+        names_it = sa.select(rejected_objects.c.note).where(
+            rejected_objects.c.sop_instance_uid == arrival.sop_instance_uid
+        )
+        expires = sa.and_(
+            rejection_notes.c.study_id == arrival.study_id,
+            rejection_notes.c.rejection == Rejection.RETENTION,
+            rejection_notes.c.path.in_(names_it),
+        )
+        connection.execute(rejection_notes.update().where(expires).values(due=True))
 
     def _ensure_study(self, connection: sa.Connection, arrival: Arrival) -> None:
         created = connection.execute(
@@ -166,28 +227,40 @@ class ArrivalBook(Database):
                 )
             )
 
-    def _standing(self, connection: sa.Connection, arrival: Arrival) -> Standing:
-        first = self._digest_of_first(connection, arrival.sop_instance_uid)
+    def _standing(self, connection: sa.Connection, arrival: Arrival, named: Named) -> Standing:
+        if self._has_expired(connection, arrival, named):
+            return Standing.EXPIRED
+        first = self._first(connection, arrival.sop_instance_uid)
         if first is not None:
-            return Standing.DUPLICATE if first == arrival.digest else Standing.DISPUTED
-        return Standing.CURRENT if arrival.image else Standing.OTHER
+            return Standing.DUPLICATE if first.digest == arrival.digest else Standing.DISPUTED
+        return _as_first(arrival, named)
 
     @staticmethod
-    def _digest_of_first(connection: sa.Connection, sop_instance_uid: str) -> str | None:
-        """Digest of the object that stands for this SOP Instance UID, if one does."""
-        stands = instances.c.standing.in_([Standing.CURRENT, Standing.OTHER])
-        query = sa.select(instances.c.digest).where(instances.c.sop_instance_uid == sop_instance_uid, stands)
-        found: str | None = connection.scalar(query.limit(1))
-        return found
+    def _has_expired(connection: sa.Connection, arrival: Arrival, named: Named) -> bool:
+        """Whether a retention note names the object: of its patient, or of that of a version that went by it."""
+        keys = [key for key, what in named.get(arrival.sop_instance_uid, ()) if what is Rejection.RETENTION]
+        if not keys:
+            return False
+        gone = sa.and_(
+            instances.c.study_id == arrival.study_id,
+            instances.c.sop_instance_uid == arrival.sop_instance_uid,
+            instances.c.standing == Standing.EXPIRED,
+        )
+        is_gone = connection.execute(sa.select(instances.c.path).where(gone).limit(1)).first() is not None
+        return is_gone or any(same_patient(key, arrival.patient_key) for key in keys)
 
     @staticmethod
-    def _feed_study(connection: sa.Connection, image: Any, at: float) -> None:
+    def _first(connection: sa.Connection, sop_instance_uid: str) -> Any:
+        """The row of the object that stands for this SOP Instance UID, if one does."""
+        stands = sa.and_(instances.c.sop_instance_uid == sop_instance_uid, instances.c.standing.in_(FIRST))
+        return connection.execute(sa.select(instances).where(stands).limit(1)).one_or_none()
+
+    def _feed_study(self, connection: sa.Connection, image: Any, at: float) -> None:
         """What one more image does to its study. image: an arrival, or its row."""
         study = connection.execute(sa.select(studies).where(studies.c.id == image.study_id)).one()
-        everywhere_else = [state for state in StudyState if state is not StudyState.DEAD]
-        if not same_patient(study.patient_key, image.patient_key):
-            if move(connection, study.id, everywhere_else, StudyState.DEAD, at, reason=TWO_PATIENTS, owner=None):
-                log(Event.STUDY_DEAD, "error", study=study.id, reason=TWO_PATIENTS)
+        if not same_patient(study.patient_key, image.patient_key) or self._has_versions(connection, study.id):
+            before = self._evidence(connection, study.id) - {image.path}
+            self._revise(connection, study.id, at, REOPENED, before, arrived=True)
             return
         connection.execute(
             studies.update()
@@ -195,34 +268,31 @@ class ArrivalBook(Database):
             .values(
                 last_arrival_at=sa.case((studies.c.last_arrival_at < at, at), else_=studies.c.last_arrival_at),
                 patient_key=merge_patient_keys(study.patient_key, image.patient_key),
-                accession_number=_one_of(study.accession_number, image.accession_number),
+                accession_number=one_of(study.accession_number, image.accession_number),
             )
         )
-        if study.state == StudyState.RECEIVING or (study.state == StudyState.DEAD and study.reason == TWO_PATIENTS):
+        if is_of_two_patients(study):
             return
-        # A study that only waited had no answer yet; any other gets a new revision, which names the old report.
-        revision = study.revision if study.state == StudyState.COMPLETE else study.revision + 1
-        move(
-            connection,
-            study.id,
-            [StudyState(study.state)],
-            StudyState.RECEIVING,
-            at,
-            reason=REOPENED,
-            revision=revision,
-            opened_at=at,
-            attempts=0,
-            next_attempt_at=None,
-            owner=None,
-            lease_until=None,
-            partial_reason=None,
-        )
-        log(Event.STUDY_REOPENED, study=study.id, revision=revision, state=study.state)
+        revision = reopen(connection, study, at, REOPENED)
+        if revision is not None:
+            log(Event.STUDY_REOPENED, study=study.id, revision=revision, state=study.state)
 
 
-def _one_of(known: str, said: str) -> str:
-    """A study's accession number; images that disagree leave it without one for good."""
-    return known if not said or known == said else (said if not known else CONTRADICTION)
+def identity_of(row: Any) -> Identity:
+    """Of whom, and for which order, an object says that it is. row: of `instances`, or an arrival."""
+    return Identity(row.patient_key, row.issuer, row.accession_number)
+
+
+def _as_first(item: Any, named: Named) -> Standing:
+    """The standing of an object that is the only one of its SOP Instance UID. item: an arrival, or its row."""
+    if not item.image:
+        return Standing.OTHER
+    is_rejected = rejection_of(named, item.sop_instance_uid, item.patient_key) is not None
+    return Standing.REJECTED if is_rejected else Standing.CURRENT
+
+
+def _place(arrival: Arrival) -> tuple[str, float]:
+    return arrival.study_id, arrival.received_at
 
 
 def _study_of(arrival: Arrival) -> str:

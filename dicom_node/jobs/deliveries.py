@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
-from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.database import is_over
-from dicom_node.jobs.flags import FlagBook, change_of_row
+from dicom_node.jobs.flags import WITHDRAWAL, FlagBook, change_of_row
 from dicom_node.jobs.tables import deliveries, pauses, results, studies
-from dicom_node.jobs.transitions import lock_study, move
+from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move
+from dicom_node.jobs.withdrawals import REJECT, STOPPED, of_withdrawn
 from dicom_node.jobs.worklist_tables import changes
 
 EVERYWHERE = "*"
@@ -23,10 +23,14 @@ TAKEN = Outcome()
 
 
 def _may_leave(which: Any, clinical_only: bool) -> sa.ColumnElement[bool]:
-    """Whether a delivery of this table or alias is of a clinical model, or the site sends others' results too."""
+    """Whether a delivery of this table or alias is of a clinical model, or the site sends others' results too.
+
+    A rejection note is no result: it takes back what the site let go before.
+    """
     if not clinical_only:
         return sa.true()
-    of_result = sa.exists().where(results.c.id == which.c.result_id, results.c.training_state != CLINICAL)
+    is_held = sa.and_(results.c.id == which.c.result_id, results.c.training_state != CLINICAL, which.c.kind != REJECT)
+    of_result = sa.exists().where(is_held)
     return ~of_result & ~sa.exists().where(changes.c.id == which.c.change_id, changes.c.nonclinical)
 
 
@@ -50,9 +54,11 @@ class DeliveryBook(FlagBook):
             earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
-        # Whatever was made of images of two patients stays here.
+        # Whatever was made of images of two patients stays here, but for what takes it back.
         two_patients = sa.and_(studies.c.state == StudyState.DEAD, studies.c.reason == TWO_PATIENTS)
-        of_two_patients = sa.exists().where(studies.c.id == deliveries.c.study_id, two_patients)
+        is_undo = sa.exists().where(changes.c.id == deliveries.c.change_id, changes.c.undoes.is_not(None))
+        takes_back = (deliveries.c.kind == REJECT) | is_undo
+        of_two_patients = sa.exists().where(studies.c.id == deliveries.c.study_id, two_patients) & ~takes_back
         due = sa.or_(
             sa.and_(deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at)),
             sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
@@ -69,6 +75,7 @@ class DeliveryBook(FlagBook):
             while (row := connection.execute(query).one_or_none()) is not None:
                 this = deliveries.update().where(deliveries.c.id == row.id)
                 reason = self._still_due(connection, row) if row.change_id is not None else ""
+                reason = STOPPED if of_withdrawn(connection, row) else reason
                 if not reason:
                     taken = {"owner": owner, "lease_until": lease_until, "attempts": row.attempts + 1}
                     connection.execute(this.values(state=DeliveryState.SENDING, **taken))
@@ -84,7 +91,8 @@ class DeliveryBook(FlagBook):
             change = change_of_row(said, study.study_instance_uid)
             if row.level is not None:
                 change = replace(change, level=Level(row.level))
-            order = self._match(connection, study).order
+            for_withdrawal = said.source == WITHDRAWAL
+            order = (self._as_told(connection, said) if for_withdrawal else self._match(connection, study)).order
             if change.order is None:
                 change = replace(change, order=order)  # it may have come since
             elif order is not None:
@@ -107,8 +115,8 @@ class DeliveryBook(FlagBook):
     def delivered(self, delivery: Delivery, at: float, outcome: Outcome = TAKEN) -> bool:
         """Note success; True when this was the last object and the study is delivered now."""
         with self._write() as connection:
-            if not outcome.stands:
-                lock_study(connection, delivery.study_id)  # an order that comes now finds this ended, or is found
+            # An order, a correction or a rejection that comes now finds this ended, or is found.
+            lock_study(connection, delivery.study_id)
             if not outcome.stands and self._has_order_by_now(connection, delivery):
                 self._end(connection, delivery, DeliveryState.PENDING, outcome.words, next_attempt_at=at)
                 return False
@@ -116,6 +124,7 @@ class DeliveryBook(FlagBook):
             self._end(connection, delivery, state, outcome.words or None, delivered_at=at)
             if delivery.change is not None:
                 self._acknowledge(connection, delivery, outcome, at)
+            if delivery.change is not None or delivery.kind == REJECT:
                 return False
             return self._close_study(connection, delivery.study_id, at)
 

@@ -7,7 +7,7 @@ its deliveries in the transaction of its cause.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,14 +17,13 @@ from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Listener, Order, PriorityChange, WorklistEvent
 from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level, StudyState
-from dicom_node.jobs.arrivals import TWO_PATIENTS
-from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_to_json
-from dicom_node.jobs.study_records import MODEL, StudyRecord, highest, record_of
+from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_of_row, order_to_json
+from dicom_node.jobs.study_records import MODEL, PERSON, StudyRecord, highest, record_of
 from dicom_node.jobs.tables import deliveries, studies
-from dicom_node.jobs.transitions import lock_study
-from dicom_node.jobs.worklist_tables import changes
+from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study
+from dicom_node.jobs.worklist_tables import changes, orders
 
-PERSON = "person"
+WITHDRAWAL = "withdraw"  # the source of an undo that a result's withdrawal asks for
 KEY_LENGTH = 20
 NOT_CLINICAL = "the model is not clinical and worklist.allow_nonclinical is not set"
 UNDONE = "a person took the priority back"
@@ -138,6 +137,47 @@ class FlagBook(OrderBook):
             listeners = tuple(one.listener for one in back)
             return Plan(change, listeners, "" if listeners else "nobody has to be told")
 
+    def _take_back(self, connection: sa.Connection, record: StudyRecord, results: Collection[int], at: float) -> bool:
+        """Undo every priority that the model gave in these results, the last one first, as they are withdrawn.
+
+        Of a person's wish, which came since, nothing is taken. False, and nothing changed, while a destination is being
+        told just now: what it had before is known once that has ended.
+        """
+        mine = [one for one in record.standing if one.source == MODEL and one.result_id in results]
+        wishes = [one.id for one in record.standing if one.source == PERSON]
+        if any(
+            row.kind == "ups" and row.state == DeliveryState.SENDING and row.change_id in {one.id for one in mine}
+            for row in record.deliveries
+        ):
+            return False
+        for last in reversed(mine):
+            told = self._withdraw(connection, last)
+            back = [_Told(one.listener, level=one.previous, previous=Level(last.level)) for one in told if one.previous]
+            order = self._as_told(connection, last).order
+            if any(wish > last.id for wish in wishes) or not self._still_stands(Match(order), last):
+                back = []
+            elif len(back) < len(told):
+                log(Event.PRIORITY_STANDS, "warning", study=record.study.id, count=len(told) - len(back))
+            change = replace(
+                _change(record, Level(last.previous or Level.ROUTINE), "result withdrawn", at, undo=True),
+                order=order,
+                findings=tuple(Finding(**finding) for finding in last.findings),
+                marking=last.marking,
+                judged=True,
+            )
+            self._queue(connection, record.study, change, back, WITHDRAWAL, undoes=last)
+        return True
+
+    def _as_told(self, connection: sa.Connection, change: Any) -> Match:
+        """The order that a change was told with, as it is now, whatever order the study has since."""
+        if change.order is None:
+            return Match(None)
+        then = order_from_json(change.order)
+        numbers = ("placer_order_number", "filler_order_number", "accession_number")
+        same = (orders.c[name] == getattr(then, name) for name in numbers)
+        found = connection.execute(sa.select(orders).where(*same)).all()
+        return Match(order_of_row(found[0]) if len(found) == 1 else then)
+
     def _still_due(self, connection: sa.Connection, delivery: Any) -> str:
         """Why a change that waited must not be sent any more, as things are now; empty when it may.
 
@@ -149,7 +189,7 @@ class FlagBook(OrderBook):
         if self._is_undone(connection, change):
             return UNDONE
         study = connection.execute(sa.select(studies).where(studies.c.id == delivery.study_id)).one()
-        match = self._match(connection, study)
+        match = self._match(connection, study) if change.source != WITHDRAWAL else self._as_told(connection, change)
         then = order_from_json(change.order) if change.order is not None else match.order
         if then is not None and (match.order is None or not _is_same_order(match.order, then)):
             return match.note or "the study's order is another one now"
@@ -369,7 +409,7 @@ def _silence(record: StudyRecord, nonclinical: bool) -> str:
     """Why nothing at all is told of a study now, whatever its order says; empty when something may be."""
     result, undone = record.result, record.undone_level
     if result is None:
-        return ""
+        return TWO_PATIENTS if is_of_two_patients(record.study) else ""
     if ended := _ended(record):
         return ended
     if result.training_state != CLINICAL and not nonclinical:

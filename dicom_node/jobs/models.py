@@ -25,6 +25,7 @@ from dicom_node.base.types import (
 )
 from dicom_node.jobs.database import Database, is_over
 from dicom_node.jobs.tables import instances, model_changes, models, predictions, studies, study_embeddings
+from dicom_node.jobs.withdrawals import withdrawn
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class KeptStudy:
-    """A study whose embedding was kept. revision: the newest one that has an embedding."""
+    """A study whose embedding was kept. revision: the newest one that has one and stands."""
 
     study_id: str
     study_instance_uid: str
@@ -316,6 +317,7 @@ class ModelBook(Database):
         """Studies received since then that have an embedding of an encoder, oldest first."""
         newest = sa.func.max(study_embeddings.c.revision).label("newest")
         of_study = sa.select(study_embeddings.c.study_id, newest).where(study_embeddings.c.encoder == encoder)
+        of_study = of_study.where(~withdrawn(study_embeddings))  # made of images that were wrong, or of another person
         kept = of_study.group_by(study_embeddings.c.study_id).subquery()
         query = sa.select(studies, kept.c.newest).join(kept, kept.c.study_id == studies.c.id)
         query = query.where(studies.c.received_at >= since).order_by(studies.c.received_at, studies.c.id)
@@ -358,7 +360,7 @@ class ModelBook(Database):
             )
             .join(other, same)
             .where(one.c.bundle_id == first, other.c.bundle_id == second)
-            .where(one.c.failure.is_(None), other.c.failure.is_(None))
+            .where(one.c.failure.is_(None), other.c.failure.is_(None), ~withdrawn(one))
             .order_by(one.c.study_id, one.c.revision)
         )
         with self._read() as connection:

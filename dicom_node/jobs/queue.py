@@ -17,6 +17,7 @@ from dicom_node.jobs.explanations import explained_reports, owe_explanation
 from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.models import keep_prediction
 from dicom_node.jobs.provenance import keep_provenance
+from dicom_node.jobs.rejections import is_unexamined
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
 
@@ -24,6 +25,10 @@ GRACE_SECONDS = 30.0
 CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived or were being compared"
 IMAGES_LOST = "images of the study were received but are missing from the spool"
 IMAGES_ELSEWHERE = "images of the study were received before under another Study Instance UID and are not used here"
+IMAGES_UNCORRECTED = (
+    "images of the study were not sent again with its corrected patient or accession number and are not used"
+)
+IMAGES_EXPIRED = "images of the study were deleted here because their retention expired"
 IMAGES_QUARANTINED = "other images arrived under SOP Instance UIDs of this study and were set aside"
 WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
 
@@ -34,18 +39,19 @@ class StudyQueue(FlagBook):
     def close_quiet(self, quiet_since: float, opened_before: float, at: float) -> list[tuple[str, str | None]]:
         """Close studies that are complete; returns (study id, reason why it may be partial).
 
-        Complete: no image since `quiet_since`, no association that fed it still open, and no object in dispute; or
-        opened before `opened_before`, whatever still arrives or waits. A time that lies in the future, because the
-        clock was set back, counts as now.
+        Complete: no image since `quiet_since`, no association that fed it still open, no object in dispute, and no Key
+        Object Selection that may reject images; or opened before `opened_before`, whatever still arrives or waits. A
+        time that lies in the future, because the clock was set back, counts as now.
         """
         disputed = sa.exists().where(instances.c.study_id == studies.c.id, instances.c.standing == Standing.DISPUTED)
+        unread = sa.exists().where(instances.c.study_id == studies.c.id, is_unexamined())
         feeding = sa.exists().where(
             instances.c.study_id == studies.c.id,
             instances.c.association_id == associations.c.id,
             associations.c.closed_at.is_(None),
         )
         receiving = studies.c.state == StudyState.RECEIVING
-        quiet = sa.and_(studies.c.last_arrival_at <= quiet_since, ~feeding, ~disputed)
+        quiet = sa.and_(studies.c.last_arrival_at <= quiet_since, ~feeding, ~disputed, ~unread)
         due = sa.or_(quiet, studies.c.opened_at <= opened_before)
         # Ordered as arrivals lock studies: no waiting in a circle.
         query = sa.select(studies.c.id, quiet.label("quiet")).where(receiving, due).order_by(studies.c.id)
@@ -113,6 +119,7 @@ class StudyQueue(FlagBook):
             images=tuple((item.sop_instance_uid, item.path) for item in evidence),
             partial_reason=row.partial_reason or _incomplete(rows),
             attempts=row.attempts + 1,
+            corrected=_corrected(rows),
         )
 
     def renew(self, owner: str, held: Sequence[str], lease_until: float) -> None:
@@ -228,7 +235,8 @@ class StudyQueue(FlagBook):
         Both, where an explained report followed a plain one.
         """
         may = results.c.training_state == CLINICAL if clinical_only else sa.true()
-        leaves = (deliveries.c.attempts > 0) | (may & (deliveries.c.state != DeliveryState.SET_ASIDE))
+        stays = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.WITHDRAWN])
+        leaves = (deliveries.c.attempts > 0) | (may & ~stays)
         sent = sa.exists().where(deliveries.c.result_id == results.c.id, leaves)
         query = (
             sa.select(results.c.id, results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
@@ -301,9 +309,20 @@ def _incomplete(images: Sequence[Any]) -> str | None:
     uids = {standing: {row.sop_instance_uid for row in images if row.standing == standing} for standing in Standing}
     if uids[Standing.LOST] - uids[Standing.CURRENT]:
         return IMAGES_LOST
+    if uids[Standing.UNCORRECTED]:
+        return IMAGES_UNCORRECTED
+    if uids[Standing.EXPIRED] - uids[Standing.CURRENT]:
+        return IMAGES_EXPIRED
     if uids[Standing.CORRECTION] - uids[Standing.CURRENT]:
         return IMAGES_ELSEWHERE
     return IMAGES_QUARANTINED if uids[Standing.QUARANTINED] else None
+
+
+def _corrected(images: Sequence[Any]) -> tuple[str, ...]:
+    """Paths of the evidence that took the place of an earlier version. images: a study's rows."""
+    earlier = {row.sop_instance_uid for row in images if row.standing == Standing.SUPERSEDED}
+    current = (row for row in images if row.standing == Standing.CURRENT)
+    return tuple(row.path for row in current if row.sop_instance_uid in earlier)
 
 
 def _counted(reasons: Sequence[str]) -> list[dict[str, str | int]]:

@@ -3,10 +3,11 @@
 `arrivals.py` is what the receiver tells it, `orders.py` what HL7 messages tell, `queue.py` what the worker asks,
 `study_records.py` reads what a study's reading priority rests on, `flags.py` decides what is told whom, `deliveries.py`
 is the outbox, `retries.py` what people ask for, `views.py`, `images.py`, `reading_list.py` and `report_texts.py` what
-they read, `workitems.py` keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how
-soon flags came, `explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py`
-deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves an event
-(`transitions.py`).
+they read, `versions.py` and `revisions.py` judge images that were corrected or rejected, `rejections.py` applies
+rejection notes, `withdrawals.py` takes results back, `workitems.py` keeps Unified Procedure Steps, `models.py` says
+which bundles are in use, `objective.py` how soon flags came, `explanations.py` what is to be explained, `provenance.py`
+where results came from; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is
+guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dicom_node.jobs.provenance import ProvenanceBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
 from dicom_node.jobs.reading_list import ReadingList
+from dicom_node.jobs.rejections import RejectionBook
 from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
 from dicom_node.jobs.views import Views
@@ -33,6 +35,7 @@ __all__ = ["DATABASE_AWAY", "Registry"]
 
 class Registry(
     ArrivalBook,
+    RejectionBook,
     StudyQueue,
     DeliveryBook,
     Retries,

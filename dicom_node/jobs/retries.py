@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.types import DeliveryState, Standing, StudyState
-from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.tables import deliveries, instances, results
-from dicom_node.jobs.transitions import lock_study, move
+from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move
+from dicom_node.jobs.withdrawals import REJECT
 from dicom_node.jobs.worklist_tables import changes
 from prima_core.base.patient import merge_patient_keys, same_patient
 
-ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED)
+ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED, StudyState.WITHDRAWN)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Retries(Database):
             row = lock_study(connection, study)
             if row is None:
                 return Retried()
-            told = self._tell_again(connection, study, at)
+            told = self._tell_again(connection, study, at) + self._reject_again(connection, study, at)
             newest = connection.execute(
                 sa.select(results.c.id, results.c.revision)
                 .where(results.c.study_id == study)
@@ -65,6 +65,18 @@ class Retries(Database):
         return connection.execute(
             deliveries.update().where(aside).values(state=DeliveryState.PENDING, next_attempt_at=at)
         ).rowcount
+
+    @staticmethod
+    def _reject_again(connection: sa.Connection, study: str, at: float) -> int:
+        """Make the rejection notes due again that were set aside. One that could not be written has none to send."""
+        aside = sa.and_(
+            deliveries.c.study_id == study,
+            deliveries.c.kind == REJECT,
+            deliveries.c.path.is_not(None),
+            deliveries.c.state == DeliveryState.SET_ASIDE,
+        )
+        due = {"state": DeliveryState.PENDING, "next_attempt_at": at}
+        return connection.execute(deliveries.update().where(aside).values(**due)).rowcount
 
     @staticmethod
     def _has_deliveries(connection: sa.Connection, result: int) -> bool:

@@ -19,15 +19,15 @@ from dicom_node.jobs.orders import Match, matches_of
 from dicom_node.jobs.tables import deliveries, results
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
-MODEL = "model"  # a change's source
+MODEL, PERSON = "model", "person"  # a change's source
 
 
 @dataclass(frozen=True)
 class StudyRecord:
     """A study's rows, each list in the order in which they were written.
 
-    newest: the newest result: what stands while the study is run again, or ends without a result. final_at: when the
-    study's first final report was.
+    newest: the newest result that was not withdrawn: what stands while the study is run again, or ends without a
+    result. final_at: when the study's first final report was.
     """
 
     study: Any
@@ -77,7 +77,8 @@ class StudyRecord:
     @property
     def undone_level(self) -> Level | None:
         """The highest level of the model that a person took back."""
-        taken_back = (change for change in self.changes if change.id in self.undone and change.source == MODEL)
+        by_person = {change.undoes for change in self.changes if change.source == PERSON}
+        taken_back = (change for change in self.changes if change.id in by_person and change.source == MODEL)
         return highest(*(Level(change.level) for change in taken_back))
 
     @property
@@ -113,9 +114,10 @@ def record_of(connection: sa.Connection, study: Any) -> StudyRecord:
 
 
 def newest_results(connection: sa.Connection, ids: Collection[str]) -> dict[str, Any]:
-    """The newest result of each study that has any, by the study's short id."""
+    """The newest result of each study that has any that was not withdrawn, by the study's short id."""
     newest = sa.select(results.c.study_id, sa.func.max(results.c.revision).label("revision"))
-    last = newest.where(results.c.study_id.in_(ids)).group_by(results.c.study_id).subquery()
+    stands = results.c.withdrawn_at.is_(None)
+    last = newest.where(results.c.study_id.in_(ids), stands).group_by(results.c.study_id).subquery()
     is_last = sa.and_(results.c.study_id == last.c.study_id, results.c.revision == last.c.revision)
     return {row.study_id: row for row in connection.execute(sa.select(results).join(last, is_last))}
 

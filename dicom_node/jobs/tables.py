@@ -2,6 +2,10 @@
 
 A delivery takes one object of a result, or one change of a reading priority, to one destination. level: what this
 destination is told, where that is not the change's level; previous: what it had before, as far as that is known.
+A result's rejection note is a delivery of kind `reject`.
+
+A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
+rejected_at, rejection: when and why the archive rejected the report itself.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -23,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -79,6 +84,7 @@ instances = Table(
     Column("image", Boolean, nullable=False),
     Column("standing", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
+    Column("issuer", String(32), nullable=False, server_default=""),
     Index("ix_instances_study_id_standing", "study_id", "standing"),
     Index("ix_instances_standing", "standing"),
 )
@@ -115,6 +121,12 @@ results = Table(
     Column("training_state", String(16), nullable=False),
     Column("precision", String(8), nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("withdrawn_at", Float),
+    Column("withdrawn_as", String(8)),
+    Column("withdrawn_reason", Text),
+    Column("withdrawal_due", Boolean, nullable=False, default=False, server_default=false(), index=True),
+    Column("rejected_at", Float),
+    Column("rejection", String(8)),
     UniqueConstraint("study_id", "revision"),
 )
 
@@ -137,7 +149,7 @@ deliveries = Table(
     Column("owner", String(64)),
     Column("lease_until", Float),
     Column("delivered_at", Float),
-    UniqueConstraint("result_id", "destination", "kind"),
+    UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
@@ -153,6 +165,28 @@ events = Table(
     Column("from_state", String(16)),
     Column("to_state", String(16), nullable=False),
     Column("reason", Text),
+)
+
+# Every Key Object Selection that was examined. rejection: what it rejects as, empty where it is no rejection. outcome:
+# why it, or a part of it, has no effect, else empty. due: files of what it names are still to be deleted.
+rejection_notes = Table(
+    "rejection_notes",
+    metadata,
+    Column("path", String(200), ForeignKey("instances.path"), primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False, index=True),
+    Column("patient_key", String(200), nullable=False),
+    Column("rejection", String(8), nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("due", Boolean, nullable=False, default=False, index=True),
+    Column("examined_at", Float, nullable=False),
+)
+
+# What the notes name in the study that they are of.
+rejected_objects = Table(
+    "rejected_objects",
+    metadata,
+    Column("note", String(200), ForeignKey("rejection_notes.path"), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True, index=True),
 )
 
 # Every bundle the node was told of. role: what it is to be, where it is one of `ModelRole`; since: from when on.

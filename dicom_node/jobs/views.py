@@ -9,17 +9,32 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.base.types import DeliveryView, Standing, StudyState
+from dicom_node.base.types import DeliveryView, Rejection, Standing, StudyState
 from dicom_node.jobs.database import Database, portions
 from dicom_node.jobs.study_records import newest_results
-from dicom_node.jobs.tables import deliveries, events, instances, studies
+from dicom_node.jobs.tables import deliveries, events, instances, results, studies
 
 QUEUED = (StudyState.COMPLETE, StudyState.RUNNING, StudyState.FAILED)
 
 
 @dataclass(frozen=True)
+class FormerResult:
+    """A result that does not stand any more, or that the archive rejected. as_what: in the words of the standard."""
+
+    revision: int
+    report_uid: str
+    withdrawn_at: float | None
+    reason: str | None
+    rejected_at: float | None
+    as_what: str
+
+
+@dataclass(frozen=True)
 class StudyView:
-    """A study as `dicom-node studies` shows it; level, rule, findings and report are the newest result's."""
+    """A study as `dicom-node studies` shows it; level, rule, findings and report are the newest result's that stands.
+
+    former: results that were withdrawn, by the node or by a person, or rejected by the archive.
+    """
 
     id: str
     study_instance_uid: str
@@ -42,6 +57,7 @@ class StudyView:
     report_uid: str | None
     training_state: str | None
     deliveries: tuple[DeliveryView, ...]
+    former: tuple[FormerResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,29 @@ class Views(Database):
         images = self._images(connection, ids)
         newest = newest_results(connection, ids)
         sent = self._deliveries(connection, ids)
-        return (_view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id])) for row in rows)
+        former = self._former(connection, ids)
+        return (
+            _view(row, images.get(row.id, 0), newest.get(row.id), tuple(sent[row.id]), tuple(former[row.id]))
+            for row in rows
+        )
+
+    def _former(self, connection: sa.Connection, ids: list[str]) -> dict[str, list[FormerResult]]:
+        is_former = results.c.withdrawn_at.is_not(None) | results.c.rejected_at.is_not(None)
+        query = sa.select(results).where(results.c.study_id.in_(ids), is_former).order_by(results.c.revision)
+        found: dict[str, list[FormerResult]] = defaultdict(list)
+        for row in connection.execute(query):
+            as_what = Rejection(row.withdrawn_as or row.rejection)
+            found[row.study_id].append(
+                FormerResult(
+                    revision=row.revision,
+                    report_uid=row.sop_instance_uid,
+                    withdrawn_at=row.withdrawn_at,
+                    reason=row.withdrawn_reason,
+                    rejected_at=row.rejected_at,
+                    as_what=as_what.meaning,
+                )
+            )
+        return found
 
     def _images(self, connection: sa.Connection, ids: list[str]) -> dict[str, int]:
         query = (
@@ -147,7 +185,9 @@ class Views(Database):
         return found
 
 
-def _view(study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...]) -> StudyView:
+def _view(
+    study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...], former: tuple[FormerResult, ...]
+) -> StudyView:
     return StudyView(
         id=study.id,
         study_instance_uid=study.study_instance_uid,
@@ -170,4 +210,5 @@ def _view(study: Any, images: int, result: Any, sent: tuple[DeliveryView, ...]) 
         report_uid=result.sop_instance_uid if result else None,
         training_state=result.training_state if result else None,
         deliveries=sent,
+        former=former,
     )

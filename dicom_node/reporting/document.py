@@ -54,10 +54,12 @@ TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 def report_uids(result: StudyResult, sop_class: SopClass) -> tuple[str, str]:
     """SOP Instance UID and Series Instance UID of the report.
 
-    They follow from study, revision, device and the images used, in any order: a registry that was rebuilt from the
-    files counts revisions anew, and what it then makes of other images must not look like an earlier report.
+    They follow from study, revision, device and the images used, in any order, and in which version where there are
+    several: a registry that was rebuilt from the files counts revisions anew, and what it then makes of other images
+    must not look like an earlier report.
     """
-    evidence = hashlib.sha256("\n".join(sorted(result.sop_instance_uids)).encode()).hexdigest()
+    used = sorted([*result.sop_instance_uids, *result.corrected])
+    evidence = hashlib.sha256("\n".join(used).encode()).hexdigest()
     parts = (result.study_instance_uid, str(result.revision), result.model.device_uid, evidence)
     return derived_uid("report", *parts, SOP_CLASSES[sop_class]), derived_uid("report series", *parts)
 

@@ -123,6 +123,13 @@ class Orthanc:
         done = [job for job in jobs if job["State"] == "Success" and job["Content"]["ParentResources"] == studies]
         return [job["Content"]["InstancesCount"] for job in sorted(done, key=lambda job: job["CreationTime"])]
 
+    def last_forwarded(self, study_instance_uid: str) -> list[int]:
+        """How many instances the last forwarding had, of each study that it knows under this UID, one a patient."""
+        jobs = [job for job in self._get("/jobs?expand") if job["Type"] == "DicomModalityStore"]
+        done = sorted((job for job in jobs if job["State"] == "Success"), key=lambda job: job["CreationTime"])
+        last = {job["Content"]["ParentResources"][0]: job["Content"]["InstancesCount"] for job in done}
+        return [last.get(study, 0) for study in self._lookup(study_instance_uid)]
+
     def wait(self, condition: Callable[[], T | None], what: str) -> T:
         """Wait until the condition gives something true, and give that."""
         until = time.monotonic() + HANG_SECONDS

@@ -12,9 +12,9 @@ import pytest
 from dicom_node.base.orders import FinalReport, Order, OrderAction, Patient, PatientsMerged, RankedOrder
 from dicom_node.base.types import Level, study_id
 from dicom_node.jobs import database, flags, orders
-from dicom_node.jobs.arrivals import TWO_PATIENTS
 from dicom_node.jobs.orders import NO_ORDER, OTHER_PATIENT, TWO_ORDERS, TWO_STUDIES
 from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.transitions import TWO_PATIENTS
 from prima_core.base.patient import patient_key_of
 from support.orders import RIS, finish, order, placed, receive, tell
 from support.statements import counted

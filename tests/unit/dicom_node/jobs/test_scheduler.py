@@ -51,7 +51,7 @@ def test_disputes_are_settled_by_comparing_the_files(registry: Registry, tmp_pat
     configuration = configured(tmp_path)
     Housekeeping(configuration, registry, compare, Pulse()).settle_disputes()
     assert asked == [(configuration.node.spool / first.path, configuration.node.spool / second.path)]
-    assert registry.standings(first.study_id) == {"current": 1, "correction": 1}
+    assert registry.standings(first.study_id) == {"current": 1, "superseded": 1}
 
 
 def test_the_good_copy_takes_the_place_of_a_first_file_that_is_gone(registry: Registry, tmp_path: Path) -> None:

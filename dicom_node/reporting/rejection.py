@@ -1,0 +1,104 @@
+"""A rejection note: the Key Object Selection that takes a withdrawn result back in an archive (IHE RAD IOCM).
+
+It names exactly the objects that the archive has or may have, under the patient and study under which they were sent,
+which is read from the very files that were sent. Its UIDs follow from its title and those objects: work repeated after
+a crash writes the same note.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+from highdicom.sr import CodedConcept, DeviceObserverIdentifyingAttributes, ObserverContext
+from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.sr.codedict import codes as standard
+
+from dicom_node.base.errors import ReportError, RetriableError
+from dicom_node.base.types import Withdrawal
+from dicom_node.reporting.codes import long_string
+from dicom_node.reporting.content import derived_uid
+from dicom_node.reporting.source import UNREADABLE
+
+OF_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+OF_STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyInstanceUID")
+OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "TimezoneOffsetFromUTC")
+SERIES_NUMBER_ABOVE = 1  # beside the series that it rejects
+
+
+def build_rejection(withdrawal: Withdrawal, files: Sequence[Path]) -> Dataset:
+    """The note for one destination. files: the objects that it has or may have, as they were sent.
+
+    Raises ReportError when the files cannot be read or are not of one patient and study, RetriableError when the disk
+    does not give them now.
+    """
+    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
+        sent = [_read(path) for path in files]
+        first = sent[0]
+        for keyword in (*OF_PATIENT, *OF_STUDY, "IssuerOfPatientID"):
+            if any(one.get(keyword) != first.get(keyword) for one in sent):
+                raise ReportError(
+                    f"{keyword} differs between the objects that were sent: no rejection note is possible"
+                )
+        uids = sorted(str(one.SOPInstanceUID) for one in sent)
+        parts = ("rejection", withdrawal.rejection.value, *uids)
+        note: Dataset = KeyObjectSelectionDocument(
+            evidence=sent,
+            content=_content(withdrawal, sent),
+            series_instance_uid=derived_uid("rejection series", *parts),
+            series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_ABOVE,
+            sop_instance_uid=derived_uid(*parts),
+            instance_number=1,
+            manufacturer=str(first.get("Manufacturer") or ""),
+            institution_name=str(first.get("InstitutionName") or "") or None,
+        )
+        for keyword in (*OF_PATIENT, *OF_STUDY, *OPTIONAL):
+            if keyword in first:
+                note[keyword] = first[keyword]
+        note.SeriesDescription = long_string(withdrawal.rejection.meaning)
+        note.ManufacturerModelName = str(first.get("ManufacturerModelName") or "")
+        note.SoftwareVersions = [f"prima-node {version('prima-node')}"]
+        _date(note, withdrawal.at)
+    return note
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=True)
+    except FileNotFoundError:
+        raise ReportError("an object that was sent is no longer in the outgoing folder") from None
+    except (OSError, InvalidDicomError, BytesLengthException, *UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise RetriableError(f"an object that was sent cannot be read now ({error.strerror})") from error
+        raise ReportError("an object that was sent can no longer be read") from None
+
+
+def _content(withdrawal: Withdrawal, sent: Sequence[Dataset]) -> KeyObjectSelection:
+    rejection = withdrawal.rejection
+    device = DeviceObserverIdentifyingAttributes(uid=_device(sent[0]), name="prima-node")
+    return KeyObjectSelection(
+        document_title=CodedConcept(rejection.value, "DCM", rejection.meaning),
+        referenced_objects=list(sent),
+        observer_device_context=ObserverContext(standard.DCM.Device, device),
+        description=f"AI result withdrawn: {rejection.meaning}",
+    )
+
+
+def _device(first: Dataset) -> str:
+    return str(first.get("DeviceUID") or derived_uid("device"))
+
+
+def _date(note: Dataset, at: float) -> None:
+    local = datetime.fromtimestamp(at, UTC)
+    offset = str(note.get("TimezoneOffsetFromUTC") or "")
+    if offset:
+        local = local.astimezone(datetime.strptime(offset, "%z").tzinfo)
+    for prefix in ("InstanceCreation", "Content", "Series"):
+        setattr(note, f"{prefix}Date", local.strftime("%Y%m%d"))
+        setattr(note, f"{prefix}Time", local.strftime("%H%M%S"))
