@@ -97,6 +97,8 @@ class Event(enum.Enum):
     DELIVERY_POSTPONED = (5002, "delivery postponed")
     DELIVERY_SET_ASIDE = (5003, "delivery set aside")
     RESULT_HELD = (5004, "result held")
+    COMMITMENT_ASKED = (5005, "storage commitment asked")
+    COMMITMENT_USELESS = (5006, "storage commitment answer changes nothing")
     MESSAGE_APPLIED = (6001, "HL7 message applied")
     MESSAGE_REFUSED = (6002, "HL7 message refused")
     MESSAGE_TROUBLE = (6003, "HL7 connection ended or not let in")
