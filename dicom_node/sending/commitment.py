@@ -81,10 +81,10 @@ class CommitmentScu:
                 self._registry.ask(delivery, transaction_uid, dataset.SOPInstanceUID, time.time())
                 _request(association, transaction_uid, dataset)
                 self._registry.taken(transaction_uid)
+                log(Event.COMMITMENT_ASKED, study=delivery.study_id, destination=delivery.destination)
                 _wait(association, answered)
         except NotAccepted as error:
             raise PeerRefused(f"the peer stored the object but takes no Storage Commitment: {HOW_TO_GO_ON}") from error
-        log(Event.COMMITMENT_ASKED, study=delivery.study_id, destination=delivery.destination)
 
 
 def _request(association: Association, transaction_uid: str, stored: Dataset) -> None:

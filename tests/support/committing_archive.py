@@ -77,7 +77,7 @@ class CommittingArchive:
         instance: str = WELL_KNOWN_INSTANCE,
         event_type: int | None = None,
     ) -> int | None:
-        """N-EVENT-REPORT on an association of its own, proposing itself as SCP; the status, None without association."""
+        """N-EVENT-REPORT on an association of its own, proposing itself as SCP; the status, if one was let in."""
         entity = AE(ae_title=calling)
         entity.add_requested_context(STORAGE_COMMITMENT)
         roles: list[Any] = [build_role(STORAGE_COMMITMENT, scp_role=True)] if role else []
