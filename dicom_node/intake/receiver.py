@@ -96,7 +96,7 @@ def open_listener(
     for context in [*supported_contexts(), *(services.contexts() if services else [])]:
         # One by one: as a list pynetdicom takes them without their roles.
         roles = (context.scu_role, context.scp_role)
-        ae.add_supported_context(context.abstract_syntax, context.transfer_syntax, *roles)
+        ae.add_supported_context(str(context.abstract_syntax), context.transfer_syntax, *roles)
     try:
         listener = Listener(
             ae, (node.bind, node.port), node.ae_title, ae.supported_contexts, evt_handlers=provider.handlers()

@@ -7,12 +7,11 @@ and committed to disk before it is acknowledged.
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.base.commitments import Commitment, Remedy, Settled
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Delivery
 from dicom_node.base.types import DeliveryState
@@ -21,34 +20,6 @@ from dicom_node.jobs.tables import commitments, deliveries
 
 #: A success says that the object is safe, whatever was going to be done about it.
 OPEN = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.COMMITTING, DeliveryState.SET_ASIDE)
-
-
-@dataclass(frozen=True)
-class Commitment:
-    """One request for commitment. failures: how often the destination did not commit to this object so far."""
-
-    transaction_uid: str
-    study_id: str
-    destination: str
-    sop_instance_uid: str
-    answered: bool
-    failures: int
-
-
-class Settled(enum.Enum):
-    """What an answer changed. study: the delivery is done, and with it the whole study."""
-
-    NOTHING = "nothing"
-    DELIVERY = "delivery"
-    STUDY = "study"
-
-
-class Remedy(enum.StrEnum):
-    """What is done about an object that a destination did not commit to, by the state its delivery gets."""
-
-    SEND_AGAIN = DeliveryState.PENDING.value
-    ASK_AGAIN = DeliveryState.COMMITTING.value
-    SET_ASIDE = DeliveryState.SET_ASIDE.value
 
 
 class CommitmentBook(DeliveryBook):

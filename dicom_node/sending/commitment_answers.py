@@ -19,10 +19,10 @@ from pynetdicom.dimse_messages import N_EVENT_REPORT_RQ, DIMSEMessage
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.base.commitments import Commitment, Remedy, Settled
 from dicom_node.base.config import Configuration, Destination
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log, type_and_place
-from dicom_node.jobs.commitments import Commitment, Remedy, Settled
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.outbox import back_off
 from dicom_node.sending.remedies import in_words, remedy_for

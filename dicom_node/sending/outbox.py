@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
 from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.orders import Delivery, Outcome, Stage
-from dicom_node.jobs.commitments import Remedy
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_node.jobs.commitments import Remedy
+from dicom_node.base.commitments import Remedy
 
 MAX_UNANSWERED = 3  # requests that an archive accepts and does not answer, until the object is stored again
 MAX_FAILURES = 3  # commitments that fail in a row, until a person is needed

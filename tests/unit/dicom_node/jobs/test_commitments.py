@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dicom_node.base.commitments import Remedy, Settled
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Delivery
-from dicom_node.jobs.commitments import Remedy, Settled
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, handover, report
 
