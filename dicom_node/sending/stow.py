@@ -19,6 +19,7 @@ from urllib3.response import BaseHTTPResponse
 
 from dicom_node.base.config import StowDestination, Tls
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable, RetriableError
+from dicom_node.base.implementation import IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.sending.storescu import read_object
 
@@ -81,6 +82,7 @@ class StowUser:
             "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
             "Accept": "application/dicom+json",
             "Accept-Encoding": "identity",
+            "User-Agent": IMPLEMENTATION_VERSION_NAME,
         }
         try:
             response = self._pool.request(

@@ -9,12 +9,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 
 from dicom_node.base.config import Configuration, Destination, configuration_from
 from dicom_node.jobs.database import migrate
@@ -24,7 +26,15 @@ from dicom_node.jobs.views import StudyView
 from dicom_node.sending import commitment
 from dicom_node.sending.outbox import Outbox
 from dicom_node.service import further_services, senders
-from support.committing_archive import ARCHIVE, KEPT, SILENT, SR, CommittingArchive
+from support.committing_archive import (
+    ARCHIVE,
+    KEPT,
+    SILENT,
+    SR,
+    STORAGE_COMMITMENT,
+    WELL_KNOWN_INSTANCE,
+    CommittingArchive,
+)
 from support.peers import AE_TITLE, RunningReceiver, free_port, read_rows, receiver, wait_until
 from support.studies import arrival, handover, report
 
@@ -282,6 +292,40 @@ def test_answers_that_nobody_asked_for_change_nothing(house: House, capsys: pyte
     assert archive.report(transaction, kept=[uid]) == 0x0000, "a repeated answer is acknowledged"
     assert archive.report(transaction, failed={uid: 0x0112}) == 0x0000
     assert (house.state, house.study.state) == ("delivered", "delivered")
+
+
+@pytest.mark.parametrize("information", [None, b"\x08\x00\x95\x11UI\xff\xff", b"nonsense" * 100])
+def test_an_answer_that_is_no_data_set_changes_nothing(house: House, information: bytes | None) -> None:
+    waiting(house)
+    request = N_EVENT_REPORT()
+    request.MessageID = 7
+    request.AffectedSOPClassUID = STORAGE_COMMITMENT
+    request.AffectedSOPInstanceUID = WELL_KNOWN_INSTANCE
+    request.EventTypeID = 1
+    request.EventInformation = None if information is None else BytesIO(information)
+    assert house.archive.send(request) == 0x0115
+    assert house.state == "committing"
+
+
+def test_the_node_is_no_archive_to_ask(house: House) -> None:
+    request = N_ACTION()
+    request.MessageID = 7
+    request.RequestedSOPClassUID = STORAGE_COMMITMENT
+    request.RequestedSOPInstanceUID = WELL_KNOWN_INSTANCE
+    request.ActionTypeID = 1
+    assert house.archive.send(request, role=False) is None, "the association is aborted"
+    house.until("delivered")
+
+
+def test_an_answer_that_overtakes_the_response_counts(house: House) -> None:
+    house.archive.answers = [SILENT]
+    house.archive.before_action = lambda: house.archive.report(
+        transactions(house)[-1].transaction_uid, kept=[house.uid]
+    )
+    assert house.step()
+    assert house.step()
+    assert house.state == "delivered"
+    assert not house.step()
 
 
 def test_an_object_both_kept_and_failed_is_not_kept(house: House) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
+from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 from pynetdicom.events import Event as AssociationEvent
 
 from support.node import WITHOUT_DELAY
-from support.peers import AE_TITLE
+from support.peers import AE_TITLE, wait_until
 
 ARCHIVE = "ARCHIVE"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
@@ -90,6 +91,21 @@ class CommittingArchive:
             return self._report(association, transaction, kept, failed or {}, instance, event_type)
         finally:
             association.release()
+
+    def send(self, request: N_EVENT_REPORT | N_ACTION, *, role: bool = True) -> int | None:
+        """Any request at all, as it is; the status of the response, None when the association ended."""
+        entity = AE(ae_title=ARCHIVE)
+        entity.add_requested_context(STORAGE_COMMITMENT)
+        roles: list[Any] = [build_role(STORAGE_COMMITMENT, scp_role=True)] if role else []
+        association = entity.associate("127.0.0.1", self._node_port, ae_title=AE_TITLE, ext_neg=roles)
+        assert association.is_established
+        association._reactor_checkpoint.clear()
+        wait_until(lambda: association._is_paused)
+        association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+        _, response = association.dimse.get_msg(block=True)
+        association._reactor_checkpoint.set()
+        association.release()
+        return None if response is None else int(response.Status)  # type: ignore[union-attr]
 
     def _report(
         self,
