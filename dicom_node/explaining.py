@@ -17,7 +17,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.config import Archive, Configuration
 from dicom_node.base.errors import LostClaim, NodeError, PermanentError, Stopped
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Claim, Evidence, ImageReference, StudyResult, ToSend
@@ -47,7 +47,7 @@ NOTHING = "nothing in the images could be singled out"
 Progress = Callable[[int, int], None]
 Prepare = Callable[[Claim, Progress], PreparedStudy]
 ResultOf = Callable[[Claim, PreparedStudy, Mapping[str, Mapping[str, float]], str], StudyResult]
-Chosen = Callable[[Claim, PreparedStudy], list[Destination]]
+Chosen = Callable[[Claim, PreparedStudy], list[Archive]]
 
 
 class StudyWaits(Exception):
@@ -154,7 +154,7 @@ class Explaining:
         images = tuple(ImageReference(uid, tuple(sorted(numbers))) for uid, numbers in frames.items())
         return Evidence(question.output, images, of_finding[0].method, "" if images else NOTHING)
 
-    def _objects(self, explained: Explained, destinations: Sequence[Destination]) -> list[ToSend]:
+    def _objects(self, explained: Explained, destinations: Sequence[Archive]) -> list[ToSend]:
         """Everything is durable once this returns. Raises ReportError, DiskFull."""
         made: dict[tuple[str, str], list[str]] = {}
         to_send = []
@@ -165,7 +165,7 @@ class Explaining:
                 to_send += [ToSend(destination.name, kind, path) for path in made[kind, form]]
         return to_send
 
-    def _wanted(self, explained: Explained, destination: Destination) -> list[tuple[str, str]]:
+    def _wanted(self, explained: Explained, destination: Archive) -> list[tuple[str, str]]:
         """Kind and form of what a destination is sent. A result without findings has a summary page alone."""
         kinds = set(destination.objects)
         wanted: list[tuple[str, str]] = [("sc", destination.secondary_capture)] if "sc" in kinds else []

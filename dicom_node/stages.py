@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicom_node.base.config import AnyDestination, Configuration, Destination
+from dicom_node.base.config import AnyDestination, Archive, Configuration
 from dicom_node.base.errors import ImagesGone, Stopped
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Handover
@@ -160,23 +160,23 @@ class StudyStages:
         if hold is not None:
             return Handover(hold=hold)
         objects = tuple(self._to_send(report, destination, claim) for destination in self._reported_to(claim, study))
-        told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Destination))
+        told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Archive))
         explain = any(set(one.objects) - {"sr"} for one in self._chosen(claim, study))
         return Handover(objects, told, nonclinical=self._configuration.moves_nonclinical, explain=explain)
 
-    def _reported_to(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
+    def _reported_to(self, claim: Claim, study: PreparedStudy) -> list[Archive]:
         """The destinations that the study's report is routed to."""
         return [one for one in self._chosen(claim, study) if "sr" in one.objects]
 
-    def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
+    def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Archive]:
         """The destinations that the study's objects are routed to."""
-        return [one for one in self._routed(claim, study) if isinstance(one, Destination)]
+        return [one for one in self._routed(claim, study) if isinstance(one, Archive)]
 
     def _routed(self, claim: Claim, study: PreparedStudy) -> list[AnyDestination]:
         facts = StudyFacts(study.description, study.age_years, claim.calling_aes)
         return [self._configuration.destination(name) for name in destinations_for(self._configuration, facts)]
 
-    def _to_send(self, report: Report, destination: Destination, claim: Claim) -> ToSend:
+    def _to_send(self, report: Report, destination: Archive, claim: Claim) -> ToSend:
         sop_class = self._configuration.sop_class_for(destination)
         if sop_class == self._configuration.report.sop_class:
             return ToSend(destination.name, "sr", report.path)

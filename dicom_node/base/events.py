@@ -106,6 +106,8 @@ class Event(enum.Enum):
     RESULT_HELD = (5004, "result held")
     NOTE_WRITTEN = (5005, "rejection note written for a withdrawn result")
     NOTE_NOT_WRITTEN = (5006, "rejection note could not be written; a person must reject the result in the archive")
+    COMMITMENT_ASKED = (5011, "storage commitment asked")
+    COMMITMENT_USELESS = (5012, "storage commitment answer changes nothing")
     MESSAGE_APPLIED = (6001, "HL7 message applied")
     MESSAGE_REFUSED = (6002, "HL7 message refused")
     MESSAGE_TROUBLE = (6003, "HL7 connection ended or not let in")

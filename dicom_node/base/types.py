@@ -55,11 +55,13 @@ class Standing(enum.StrEnum):
 class DeliveryState(enum.StrEnum):
     """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`).
 
-    `withdrawn` changed nothing at the peer, or was taken back before it was sent.
+    `committing`: the peer stored the object and has yet to commit to keep it. `withdrawn` changed nothing at the peer,
+    or was taken back before it was sent.
     """
 
     PENDING = "pending"
     SENDING = "sending"
+    COMMITTING = "committing"
     DELIVERED = "delivered"
     SET_ASIDE = "set_aside"
     WITHDRAWN = "withdrawn"

@@ -6,6 +6,8 @@ A result's rejection note is a delivery of kind `reject`.
 
 A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
 rejected_at, rejection: when and why the archive rejected the report itself.
+stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
+asked since the last; failed_commitments: how often it did not commit, since a person looked last.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -149,10 +151,29 @@ deliveries = Table(
     Column("owner", String(64)),
     Column("lease_until", Float),
     Column("delivered_at", Float),
+    Column("stores", Integer, nullable=False, default=0),
+    Column("questions", Integer, nullable=False, default=0),
+    Column("failed_commitments", Integer, nullable=False, default=0),
     UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
+)
+
+# One request for storage commitment (PS3.4 annex J), written before it is sent. store: which of the delivery's stores
+# it is about. taken: the peer accepted the request. failure: what the answer said, where that was not success.
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False, unique=True),
+    Column("delivery_id", Integer, ForeignKey("deliveries.id"), nullable=False, index=True),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("store", Integer, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("taken", Boolean, nullable=False, default=False),
+    Column("answered_at", Float),
+    Column("failure", Text),
 )
 
 events = Table(

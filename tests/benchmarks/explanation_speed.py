@@ -65,9 +65,7 @@ def main() -> int:
     for precision, rounds in spent.items():
         encode, lime, gradient = (statistics.median(column) for column in zip(*rounds, strict=True))
         slow |= encode + lime > MOST_SECONDS
-        print(
-            f"{precision}: {encode + lime:.1f} s = encoding {encode:.1f} s + LIME {lime:.1f} s; gradient {gradient:.2f} s"
-        )
+        print(f"{precision}: {encode + lime:.1f} s: encoding {encode:.1f}, LIME {lime:.1f}; gradient {gradient:.2f} s")
     print(f"medians of {given.rounds}; at most {MOST_SECONDS:.0f} s are wanted")
     return int(slow)
 
