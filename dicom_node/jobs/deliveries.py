@@ -43,7 +43,8 @@ class DeliveryBook(FlagBook):
         """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order.
 
         What the destination stored already, once, holds up nothing: neither until it is committed nor when it must be
-        stored again. clinical_only: what a model that is not clinical made waits.
+        stored again; and what can be sent goes before what can be asked. clinical_only: what a model that is not
+        clinical made waits.
         """
         earlier = deliveries.alias("earlier")
         may_leave = _may_leave(deliveries, clinical_only)
@@ -75,7 +76,7 @@ class DeliveryBook(FlagBook):
             sa.select(deliveries)
             .where(deliveries.c.destination == destination, due, may_leave)
             .where(~waits_for_earlier, ~paused, ~of_two_patients)
-            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+            .order_by(deliveries.c.state == DeliveryState.COMMITTING, deliveries.c.next_attempt_at, deliveries.c.id)
             .limit(1)
             .with_for_update(skip_locked=True, key_share=True)
         )

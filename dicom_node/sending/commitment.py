@@ -17,13 +17,11 @@ from dicom_node.base.errors import NotCommitted, PeerBusy, PeerRefused, PeerUnre
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.jobs.registry import Registry
-from dicom_node.sending.commitment_answers import CommitmentAnswers
+from dicom_node.sending.commitment_answers import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, CommitmentAnswers
 from dicom_node.sending.remedies import MAX_UNANSWERED
 from dicom_node.sending.requestor import NotAccepted, associated
 from dicom_node.sending.storescu import StoreScu, read_object
 
-STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
-WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
 REQUEST = 1  # Action Type ID, PS3.4 table J.3-1
 SUCCESS = 0x0000
 WARNINGS = (0x0001, 0x0107, 0x0116)  # PS3.7 annex C

@@ -180,6 +180,17 @@ def test_later_objects_of_a_study_wait_for_no_commitment(registry: Registry) -> 
     assert claimed(registry, 500).path == "two.dcm"
 
 
+def test_what_can_be_sent_goes_before_what_can_be_asked(registry: Registry) -> None:
+    stored(registry)
+    registry.record_arrivals([arrival(1, study="1.2.40", at=300)])
+    registry.close_quiet(400, 0, 430)
+    claim = registry.claim("w", 1e12, 440)
+    assert claim is not None
+    registry.finish_reported(claim, report("1.2.40"), handover("a", path="other.dcm"), 450)
+    assert claimed(registry, 500).path == "other.dcm"
+    assert claimed(registry, 500).stored
+
+
 def test_a_person_may_ask_again_and_begin_to_count_anew(registry: Registry) -> None:
     stored(registry)
     asked(registry, "1.1", 201)
