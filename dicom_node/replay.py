@@ -110,7 +110,7 @@ def replay(
     """
     provenance = recorded(record)
     document = provenance.document
-    prepared = prepare_study([spool.folder / image.path for image in provenance.images], _scope(document), tell)
+    prepared = prepare_study([spool.folder / image.path for image in provenance.images], recorded_scope(document), tell)
     prediction, device_note = _predict(bundle, document, prepared, device, tell)
     assert record.logits is not None
     said = {"diagnosis": prediction.diagnosis, "referral": prediction.referral, "priority": prediction.priority}
@@ -164,7 +164,8 @@ def software_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     ]
 
 
-def _scope(document: Mapping[str, Any]) -> ScopeSettings:
+def recorded_scope(document: Mapping[str, Any]) -> ScopeSettings:
+    """The scope check that the result was made under. Raises PermanentError where this version does not know it."""
     try:
         scope = ScopeSection.model_validate(document["configuration"]["settings"]["scope"])
     except ValidationError as error:

@@ -13,6 +13,7 @@ from dicom_node.admin import (
     configuration,
     control,
     demo,
+    explain,
     infer,
     model,
     provenance,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (serve, infer, demo, studies, provenance, control):
+for group in (serve, infer, demo, studies, provenance, explain, control):
     app.registered_commands.extend(group.app.registered_commands)
 app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")

@@ -32,7 +32,7 @@ Revision = Annotated[int | None, typer.Option(min=1, help="Which report of the s
 def provenance(uid: Uid, revision: Revision = None, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Show where a result came from: bundle, every image, configuration, software, machine, times, deliveries."""
     _, registry = open_registry(config)
-    record = _record(registry, uid, revision)
+    record = result_record(registry, uid, revision)
     kept = recorded(record)
     if json:
         print_json(as_json(record, kept))
@@ -51,10 +51,10 @@ def replay(
 ) -> None:
     """Compute a result again from the spool and compare every number; exit code 1 when one differs."""
     configuration, registry = open_registry(config)
-    record = _record(registry, uid, revision)
+    record = result_record(registry, uid, revision)
     kept = recorded(record)
     spool = Spool(configuration.node.spool)
-    found = check_bundle(kept, bundle or _folder(registry, kept))
+    found = check_bundle(kept, bundle or bundle_folder(registry, kept))
     check_images(kept.images, spool)
     with progress() as bar:
         task = bar.add_task("computing again", total=None)
@@ -91,7 +91,7 @@ def as_json(record: ResultRecord, kept: Provenance) -> dict[str, Any]:
     }
 
 
-def _record(registry: Registry, uid: str, revision: int | None) -> ResultRecord:
+def result_record(registry: Registry, uid: str, revision: int | None) -> ResultRecord:
     """The result that is meant. Raises PermanentError."""
     study = find(registry, uid)
     record = registry.result_record(study.id, revision)
@@ -101,7 +101,7 @@ def _record(registry: Registry, uid: str, revision: int | None) -> ResultRecord:
     return record
 
 
-def _folder(registry: Registry, kept: Provenance) -> Path:
+def bundle_folder(registry: Registry, kept: Provenance) -> Path:
     """Where the node last saw the bundle."""
     was = kept.document["bundle"]
     known = {model.bundle_id: model.path for model in registry.models()}
