@@ -18,10 +18,15 @@ from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError, PermanentError
 from dicom_node.base.provenance import ResultRecord
 from dicom_node.base.types import Level, Priority, StudyResult
+from dicom_node.bundles import identity_of
 from dicom_node.intake.spool import Spool
+from dicom_node.models_in_use import scores_of
 from dicom_node.replay import check_bundle, check_images, recorded, recorded_scope
+from dicom_node.reporting.pages import Reader, key_slice_page
+from dicom_node.reporting.wording import Wording
 from prima_core.base.types import PreparedStudy
 from prima_core.bundle import Bundle
+from prima_core.prepare import prepare_study
 from prima_core.volume.geometry import as_image
 
 app = typer.Typer()
@@ -79,13 +84,10 @@ def _explain(
     out: Path,
 ) -> list[dict[str, Any]]:
     from dicom_node.explaining import described
-    from dicom_node.reporting.pages import Reader, key_slice_page
-    from dicom_node.reporting.wording import Wording
     from prima_core.bundle import build_model
     from prima_core.explanation import Question
     from prima_core.key_slices import ExplanationSettings
     from prima_core.key_slices import explain as explain_on_images
-    from prima_core.prepare import prepare_study
 
     document, chosen = recorded(record).document, configuration.explanation
     with progress() as bar:
@@ -120,9 +122,6 @@ def _explain(
 
 def _result(record: ResultRecord, bundle: Bundle, study: PreparedStudy) -> StudyResult:
     """The result on record, in the form in which pages are written of it."""
-    from dicom_node.bundles import identity_of
-    from dicom_node.models_in_use import scores_of
-
     logits = record.logits or {}
     return StudyResult(
         study_instance_uid=record.study_instance_uid,

@@ -119,11 +119,13 @@ class GlobalSubscription:
 class Background:
     """What the registry knows of a study for its work item.
 
-    order: where one is certain. report: path of the newest report in the outgoing folder.
+    order: where one is certain. report: path of the newest report that stands in the outgoing folder. withdrawn: all
+    reports of it were withdrawn, so that whom they named may be somebody else.
     """
 
     order: Order | None = None
     report: str | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True)

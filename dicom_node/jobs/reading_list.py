@@ -14,7 +14,7 @@ from dicom_node.jobs.database import portions
 from dicom_node.jobs.flags import FlagBook, is_of_two_patients, marking_of, news_of, same_word
 from dicom_node.jobs.orders import matches_of
 from dicom_node.jobs.study_records import MODEL, StudyRecord, highest, newest_results, records_of
-from dicom_node.jobs.tables import deliveries, studies
+from dicom_node.jobs.tables import deliveries, results, studies
 from dicom_node.jobs.worklist_tables import changes, final_reports
 
 ORDER = "order"
@@ -86,9 +86,13 @@ class ReadingList(FlagBook):
             for some in portions(sorted(ids)):
                 rows = connection.execute(sa.select(studies).where(studies.c.id.in_(some))).all()
                 matches, newest = matches_of(connection, rows), newest_results(connection, some)
+                has_result = results.c.study_id.in_(some)
+                judged = set(connection.scalars(sa.select(results.c.study_id).where(has_result).distinct()))
                 for row in rows:
                     result = newest.get(row.id)
-                    found[row.id] = Background(matches[row.id].order, result.path if result is not None else None)
+                    report = result.path if result is not None else None
+                    is_withdrawn = result is None and row.id in judged
+                    found[row.id] = Background(matches[row.id].order, report, is_withdrawn)
         return found
 
     def note_reading(self, study_instance_uid: str, at: float) -> None:

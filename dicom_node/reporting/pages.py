@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from dicom_node.reporting import codes
 from dicom_node.reporting.drawing import GREY, MARGIN, SIDE, YELLOW, Page, Picture, drawable
 from dicom_node.reporting.summary import restriction, score_in_words
 from dicom_node.reporting.wording import Wording
-from prima_core.key_slices import ExplainedSeries, KeySlice
+
+if TYPE_CHECKING:
+    from prima_core.key_slices import ExplainedSeries, KeySlice
 
 FOOTER = 92  # pixels kept for the model's name
 PANEL = MARGIN, 220, SIDE // 2 - 8, 790

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -27,8 +28,10 @@ from dicom_node.reporting.codes import long_string, report_code
 from dicom_node.reporting.content import coded, derived_uid
 from dicom_node.reporting.header import complete, description
 from dicom_node.reporting.source import TYPE_2, Source
-from prima_core.key_slices import ExplainedSeries
 from prima_core.volume.series import Slice
+
+if TYPE_CHECKING:
+    from prima_core.key_slices import ExplainedSeries
 
 SERIES = 3  # added to the report's series number
 COLOUR = CIELabColor(70, 40, 70)  # orange, as the overlay's middle

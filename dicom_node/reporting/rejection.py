@@ -61,6 +61,10 @@ def build_rejection(withdrawal: Withdrawal, files: Sequence[Path]) -> Dataset:
         for keyword in (*OF_PATIENT, *OF_STUDY, *OPTIONAL):
             if keyword in first:
                 note[keyword] = first[keyword]
+        # The library's own says when, so that no two notes would be equal; the equipment is what made the result.
+        del note.ContributingEquipmentSequence
+        if "ContributingEquipmentSequence" in first:
+            note.ContributingEquipmentSequence = first.ContributingEquipmentSequence
         note.SeriesDescription = long_string(withdrawal.rejection.meaning)
         note.ManufacturerModelName = str(first.get("ManufacturerModelName") or "")
         note.SoftwareVersions = [f"prima-node {version('prima-node')}"]

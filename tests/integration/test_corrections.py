@@ -12,6 +12,8 @@ Orthanc is the archive that forwards whole studies and gets the node's objects. 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,8 @@ def test_whatever_changes_after_the_report_leaves_nothing_wrong_standing(tmp_pat
             # The patient and the order were wrong. All but one image come again.
             right = corrected(images, **patient(RIGHT))
             assert set(send(node.port, right[:-1])) == {0}
+            node.wait(lambda: any(row.withdrawn_at for row in node.rows(results)), "results are withdrawn")
+            os.kill(node.pid("scheduler"), signal.SIGKILL)  # wherever it was with the rest
             third, report = house.delivered(3)
             assert (report.PatientID, report.PatientName, report.AccessionNumber) == ("TEST0002", "Other^Person", "A2")
             assert evidence(report) == uids(right[:-1]), "the image that was not sent again is still the other person's"

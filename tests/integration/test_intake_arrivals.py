@@ -59,8 +59,19 @@ def test_the_same_image_in_another_transfer_syntax_is_a_duplicate(tmp_path: Path
         assert settled(node) == {"current": 1, "duplicate": 1}
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "AccessionNumber"])
-def test_the_same_pixels_under_other_identifiers_are_a_correction(tmp_path: Path, keyword: str) -> None:
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID", "AccessionNumber", "SeriesDescription"])
+def test_the_same_pixels_under_other_identifiers_take_the_place_of_the_first(tmp_path: Path, keyword: str) -> None:
+    with receiver(tmp_path) as node:
+        first = image()
+        first.IssuerOfPatientID = "HOSPITAL"
+        second = copy.deepcopy(first)
+        setattr(second, keyword, "1.2.3")
+        assert send(node, first, second) == [0, 0]
+        assert settled(node) == {"current": 1, "superseded": 1}
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID"])
+def test_the_same_pixels_under_another_study_are_a_correction(tmp_path: Path, keyword: str) -> None:
     with receiver(tmp_path) as node:
         first = image()
         second = copy.deepcopy(first)

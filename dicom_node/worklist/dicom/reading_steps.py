@@ -36,6 +36,7 @@ MODEL = "model"  # a source of `WorklistEntry`
 NAMESPACE = uuid.UUID("0a2b7a86-8a47-5e0a-9b5e-3a3e3c6c1d52")
 PRIORITY = "ScheduledProcedureStepPriority"
 GONE = "The study left the node's reading list: it has a final report, or waited too long."
+WITHDRAWN = "The result was withdrawn; whom the work item names may be somebody else."
 PATIENT = ("SpecificCharacterSet", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
 
 
@@ -83,6 +84,8 @@ class ReadingSteps:
             wanted = self._wanted(entry, known)
             if step is None:
                 self._create(entry, wanted)
+            elif known.withdrawn and known.order is None and _names_patient(step):
+                self._cancel(entry.study_instance_uid, step, WITHDRAWN)  # the next run makes one that names nobody
             elif self._found.get(entry.study_instance_uid) != (wanted, step.version):
                 self._refresh(entry, step, wanted)
         except (StaleWorkitem, DuplicateWorkitem):
@@ -115,20 +118,20 @@ class ReadingSteps:
         self._registry.update_workitem(replace(new, written=encoded), step.version, events)
         log(Event.WORKITEM_CHANGED, study=entry.study_id, priority=new.priority)
 
-    def _cancel(self, study: str, step: Workitem) -> None:
+    def _cancel(self, study: str, step: Workitem, reason: str = GONE) -> None:
         """Through IN PROGRESS to CANCELED: that somebody performed it is more than the node knows.
 
         It no longer stands for the study: one that comes back to the list gets another.
         """
         why = Dataset()
-        why.ReasonForCancellation = GONE
+        why.ReasonForCancellation = reason
         claimed, canceled = workitems.canceled(step, why, workitems.local_now())
         events = [ups_events.state_report(claimed), ups_events.state_report(canceled)]
         try:
             self._registry.update_workitem(replace(canceled, study_instance_uid=None), step.version, events)
         except StaleWorkitem:
             return  # it was claimed or changed just now; the next run looks again
-        log(Event.WORKITEM_CANCELED, study=study_id(study))
+        log(Event.WORKITEM_CANCELED, study=study_id(study), reason=reason)
 
     def _wanted(self, entry: WorklistEntry, known: Background) -> PriorityChange:
         """What the work item should say now."""
@@ -159,6 +162,10 @@ def _needs_step(entry: WorklistEntry, step: Workitem | None) -> bool:
     if step is not None:
         return step.state is UpsState.SCHEDULED
     return entry.source == MODEL or entry.level is not Level.ROUTINE
+
+
+def _names_patient(step: Workitem) -> bool:
+    return bool(text_of(data_sets.read(step.encoded), "PatientID"))
 
 
 def step_uid(study_instance_uid: str, number: int = 0) -> str:

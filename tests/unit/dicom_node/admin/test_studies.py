@@ -10,7 +10,7 @@ import pytest
 from dicom_node.admin import studies
 from dicom_node.jobs.registry import Registry
 from support.command_line import Cli
-from support.studies import arrival, new_registry
+from support.studies import arrival, handover, new_registry, report
 
 REASON = "[bold]no[/bold] entry for [/] :warning:"
 
@@ -68,3 +68,28 @@ def test_a_registry_of_another_version_is_left_alone(on_node: Cli, monkeypatch: 
     refused = on_node("studies", "--json")
     assert (refused.code, refused.out) == (1, "")
     assert "dicom-node serve" in refused.err
+
+
+def test_a_result_is_withdrawn_once_and_shown_as_such(on_node: Cli, registry: Registry) -> None:
+    registry.record_arrivals([arrival(1, study="1.2.9", at=200.0)])
+    registry.close_quiet(quiet_since=200.0, opened_before=0, at=240.0)
+    claim = registry.claim("w", 1e9, 300)
+    assert claim is not None
+    registry.finish_reported(claim, report("1.2.9"), handover("pacs"), 310)
+    done = on_node("withdraw", "1.2.9", "--reason", "safety", "--json")
+    assert (done.code, done.json) == (0, {"study_instance_uid": "1.2.9", "state": "withdrawn", "withdrawn": 1})
+    shown = on_node("study", "1.2.9", "--json").json
+    assert (shown["state"], shown["priority"], shown["findings"], shown["sr_sop_instance_uid"]) == (
+        "withdrawn",
+        None,
+        [],
+        None,
+    )
+    [former] = shown["former_results"]
+    assert (former["revision"], former["rejection"]) == (1, "Rejected for Patient Safety Reasons")
+    assert [delivery["state"] for delivery in shown["deliveries"]] == ["withdrawn"]
+    assert "result of revision 1 withdrawn" in " ".join(on_node("study", "1.2.9").out.split())
+    again = on_node("withdraw", "1.2.9", "--reason", "safety")
+    assert again.code == 1
+    assert "no result that stands" in again.err
+    assert on_node("withdraw", "1.2.9", "--reason", "retention").code == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.base.errors import PermanentError
-from dicom_node.base.types import Claim, Level, ModelIdentity, ModelRole, Prediction
+from dicom_node.base.types import Claim, Level, ModelIdentity, ModelRole, Prediction, Rejection
 from dicom_node.jobs.models import Order
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, handover, report
@@ -185,6 +185,15 @@ def test_pairs_are_the_newest_revisions_that_both_ran_on(registry: Registry) -> 
     )
     assert (pair.first.level, pair.second.level) == ("urgent", "urgent")
     assert [other.study_id for other in registry.pairs(B, A)] == [both.study_id]
+
+
+def test_what_was_said_for_a_withdrawn_result_is_no_truth(registry: Registry) -> None:
+    claim = run(registry, "1.1")
+    registry.keep_shadow(claim, said(B), 500)
+    assert (len(registry.pairs(A, B)), len(registry.kept_studies("e1", 0))) == (1, 1)
+    registry.withdraw(claim.study_id, Rejection.QUALITY, "tester", 600)
+    assert (registry.pairs(A, B), registry.kept_studies("e1", 0)) == ([], [])
+    assert registry.owed_to_shadow(C, 0, 0) is None
 
 
 def test_a_shared_encoder_leaves_one_embedding_and_old_ones_are_dropped(registry: Registry) -> None:

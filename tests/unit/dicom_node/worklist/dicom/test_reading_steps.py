@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.events import Event
 from dicom_node.base.orders import FinalReport, PatientCorrected, PriorityChange, WorklistEntry
-from dicom_node.base.types import Level
+from dicom_node.base.types import Level, Rejection
 from dicom_node.base.workitems import Background, GlobalSubscription, StaleWorkitem, UpsQuery, UpsState, Workitem
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.dicom import workitem as workitems
@@ -377,3 +377,19 @@ def test_the_sites_permission_for_models_that_are_not_clinical_is_passed_on(
         made = ReadingRoom(configuration, registry, monkeypatch)
         made.update()
         assert made.asked == [allowed]
+
+
+def test_a_withdrawn_result_leaves_no_work_item_that_names_its_patient(
+    room: ReadingRoom, registry: Registry, tmp_path: Path
+) -> None:
+    receive(registry)
+    finish(registry)
+    write_report(tmp_path, "Doe^Jane")
+    room.update(entry(level=Level.URGENT, source="model"))
+    assert text_of(workitems.data_sets.read(room.only.encoded), "PatientID") == "ID7"
+    registry.withdraw(STUDY, Rejection.WORKLIST, "tester", 300)
+    for _ in range(3):
+        room.update(entry(level=Level.URGENT, source="person"))
+    old, new = sorted(room.all(), key=lambda step: step.state is not UpsState.CANCELED)
+    assert (old.state, new.state) == (UpsState.CANCELED, UpsState.SCHEDULED)
+    assert text_of(workitems.data_sets.read(new.encoded), "PatientID") == ""
