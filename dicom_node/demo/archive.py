@@ -21,14 +21,14 @@ class Archive:
     """Listens on a loopback port while the `with` block lasts; `reports` are the Structured Reports it was sent."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.reports: list[Path] = []
         self._entity = AE(ae_title=AE_TITLE)
         self._entity.supported_contexts = AllStoragePresentationContexts
         self._entity.add_supported_context(Verification)
 
     def __enter__(self) -> Archive:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, self._keep)]
         [self.port] = free_ports(1)
         self._entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
@@ -52,7 +52,7 @@ class Archive:
         return path if path in self.reports else None
 
     def _path(self, sop_instance_uid: str) -> Path:
-        return self._folder / f"{hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:16]}.dcm"
+        return self.folder / f"{hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:16]}.dcm"
 
 
 def forward(files: Sequence[Path], port: int, node_ae: str, on_sent: Callable[[], None]) -> None:

@@ -38,6 +38,7 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "destinations, stow": (config.StowDestination, table["destinations"][3]),
         "routes": (config.Route, table["routes"][0]),
         "routes.exclude": (config.Exclusion, table["routes"][0]["exclude"]),
+        "explanation": (config.ExplanationSection, table["explanation"]),
         "report": (config.ReportSection, table["report"]),
         "worklist": (config.WorklistSection, table["worklist"]),
         "worklist.rules": (config.FindingRule, table["worklist"]["rules"][0]),

@@ -12,6 +12,7 @@ How to use:
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from PIL import Image
 
 from support.peers import AE_TITLE, free_port, listening
 
@@ -118,6 +120,10 @@ class Orthanc:
         """The instance as Orthanc stores it."""
         path.write_bytes(self._call(f"/instances/{instance}/file"))
         return path
+
+    def rendered(self, instance: str, frame: int = 0) -> Image.Image:
+        """A frame as Orthanc shows it."""
+        return Image.open(io.BytesIO(self._call(f"/instances/{instance}/frames/{frame}/preview")))
 
     def texts(self, instance: str) -> list[str]:
         """The texts of a report's content items, as Orthanc decodes them, but for the long ones."""
