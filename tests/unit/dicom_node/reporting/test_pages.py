@@ -1,0 +1,200 @@
+"""Pages: everything fits and is legible, nothing names the patient unasked, and the overlay is where the model looked.
+
+How the pages look was looked at; this tests what must stay true of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from dicom_node.base.config import ReportSection
+from dicom_node.base.types import Level, ModelIdentity, Priority, Score, StudyResult
+from dicom_node.reporting import drawing
+from dicom_node.reporting.document import report_uids
+from dicom_node.reporting.drawing import BLACK, MORE, RED, SIDE, Page, drawable
+from dicom_node.reporting.pages import Reader, heat_colours, key_slice_page, overlaid, side_letters, summary_page
+from dicom_node.reporting.regions import regions
+from dicom_node.reporting.source import read_source
+from dicom_node.reporting.wording import Wording
+from prima_core.explanation import Question
+from prima_core.key_slices import ExplainedSeries, key_slices
+from prima_core.prepare import prepare_series
+from prima_core.scope import SeriesImages
+from prima_core.volume.headers import read_image_header
+from prima_core.volume.heat_map import heat_map
+from prima_core.volume.series import choose_volume
+from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, write_enhanced, write_series
+from support.reports import errors_of
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+FINDING = "tumor_adult_meningioma"
+LANGUAGES = ("en", "de", "fr")
+
+
+def result(**changes: Any) -> StudyResult:
+    values: dict[str, Any] = {
+        "study_instance_uid": "1.2.3",
+        "revision": 1,
+        "diagnoses": (Score(FINDING, 1.5, 0.0, 0.8), Score("tumor_adult_glioma", -1.0, 0.0, 0.1)),
+        "referrals": (Score("neurosurgery", 0.5, 0.0, 0.6),),
+        "priority": Priority(Level.URGENT, "priority head: high → urgent"),
+        "model": ModelIdentity("bundle-1", "prima", "1", "2.25.1", "phantom"),
+        "precision": "fp32",
+        "sop_instance_uids": (),
+    }
+    return StudyResult(**(values | changes))
+
+
+def explained(folder: Path, *, write: Any = write_series, plane: str = "axial", hot: int = 3) -> ExplainedSeries:
+    """A series in which one patch speaks for the finding."""
+    write(folder, head_phantom(), StudyFacts(), SeriesFacts(plane=plane))
+    images = tuple(read_image_header(path) for path in sorted(folder.iterdir()))
+    series = prepare_series(SeriesImages("1.2", images), 5000)
+    heat = heat_map(series, np.eye(len(series.patches))[hot] - 0.01)
+    slices = choose_volume(images).slices
+    return ExplainedSeries(
+        question=Question("diagnosis", FINDING),
+        series=series,
+        share=1.0,
+        method="LIME, 256 samples, seed 0",
+        samples=256,
+        fit=0.9,
+        agreement=0.5,
+        heat=heat,
+        slices=slices,
+        key=key_slices(heat, slices, 2),
+    )
+
+
+def pages(given: StudyResult, one: ExplainedSeries, language: Any = "en", name: str = "") -> list[np.ndarray]:
+    reader = Reader(Wording(language), name)
+    return [summary_page(given, [one], reader), *(key_slice_page(given, one, key, reader) for key in one.key)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_page_is_whole_and_marked(tmp_path: Path, language: str) -> None:
+    one = explained(tmp_path)
+    for page in pages(result(), one, language):
+        assert page.shape == (SIDE, SIDE, 3)
+        assert page.dtype == np.uint8
+        assert (page[2, 2] == RED).all(), "the banner that says that nobody has verified it"
+        assert not page[60:, :8].any(), "nothing touches the left edge"
+        assert not page[60:, -8:].any(), "nothing touches the right edge"
+        assert not page[-6:].any(), "nothing touches the lower edge"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_longest_result_still_fits(tmp_path: Path, language: str) -> None:
+    names = [f"a_head_that_a_site_named_at_length_and_numbered_{number}" for number in range(60)]
+    given = result(
+        diagnoses=tuple(Score(name, 1.0, 0.0) for name in names) + result().diagnoses,
+        referrals=tuple(Score(f"clinic {number} for long words", 1.0, 0.0) for number in range(20)),
+        priority=Priority(Level.CRITICAL, "rule 'x': " + "very long words " * 40),
+        partial_reason="something went wrong " * 20,
+        model=ModelIdentity("b" * 200, "m" * 200, "1", "2.25.1", "untrained"),
+    )
+    for page in pages(given, explained(tmp_path), language, name="Name " * 60):
+        assert not page[60:, :8].any()
+        assert not page[60:, -8:].any()
+        assert not page[-6:].any()
+
+
+def test_the_patient_is_named_only_where_the_site_asks(tmp_path: Path) -> None:
+    one = explained(tmp_path)
+    plain, again, named = (pages(result(), one, name=name) for name in ("", "", "Anna Müller"))
+    for first, second, third in zip(plain, again, named, strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert (first != third).any()
+
+
+def test_a_name_without_glyphs_is_left_out_rather_than_shown_as_boxes(tmp_path: Path) -> None:
+    assert drawable("Änne Œuvre-Łódź")
+    assert not drawable("山田^太郎")
+    one = explained(tmp_path)
+    for first, second in zip(pages(result(), one), pages(result(), one, name="山田"), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_text_is_cut_where_it_does_not_fit_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    page = Page()
+    monkeypatch.setattr(page._draw, "text", lambda _at, line, *_rest, **_more: drawn.append(line))
+    end = page.text("word " * 500, 100, size=20, bottom=180)
+    assert end <= 180
+    assert len(drawn) == 3
+    assert drawn[-1].endswith(MORE)
+    font = drawing._font(20, False)
+    assert max(font.getlength(line) for line in drawn) <= SIDE - 2 * drawing.MARGIN
+
+
+def test_only_what_speaks_for_the_finding_is_coloured() -> None:
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    heat = np.array([[1.0, 0.5, 0.1, 0.0], [np.nan, -1.0, -0.2, 0.2]] * 2)
+    mixed = overlaid(grey, heat, strongest=1.0)
+    coloured = (mixed != grey).any(axis=2)
+    np.testing.assert_array_equal(coloured[:2], [[True, True, False, False], [False, False, False, True]])
+    np.testing.assert_array_equal(overlaid(grey, heat, strongest=0.0), grey)
+
+
+def test_colours_grow_brighter_with_the_value() -> None:
+    luminance = heat_colours(np.linspace(0, 1, 50)) @ np.array([0.299, 0.587, 0.114])
+    assert (np.diff(luminance) > 0).all()
+    assert tuple(BLACK) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("plane", "letters"), [("axial", "RLAP"), ("coronal", "RLHF"), ("sagittal", "APHF")])
+def test_the_sides_of_a_slice_are_named(tmp_path: Path, plane: str, letters: str) -> None:
+    one = explained(tmp_path, plane=plane)
+    assert "".join(side_letters(one.key[0])) == letters
+
+
+def test_the_key_slice_goes_through_the_patch_that_speaks_for_the_finding(tmp_path: Path) -> None:
+    one = explained(tmp_path, hot=5)
+    [cell] = np.argwhere(one.heat.value_ZYX > 0)
+    assert len(one.key) == 1, "nothing else speaks for it"
+    assert one.key[0].plane.frame.position is not None
+    assert abs(one.key[0].plane.frame.position[2] - one.heat.centre(cell)[2]) <= 2.01
+    assert (one.key[0].heat > 0).any()
+
+
+@pytest.mark.parametrize("write", [write_series, write_enhanced])
+def test_regions_name_the_images_and_frames_they_lie_on(tmp_path: Path, write: Any) -> None:
+    one = explained(tmp_path / "images", write=write)
+    files = sorted((tmp_path / "images").iterdir())
+    headers = {str(dcmread(path).SOPInstanceUID): path for path in files}
+    given = result(study_instance_uid=str(dcmread(files[0]).StudyInstanceUID), sop_instance_uids=tuple(headers))
+    uid = report_uids(given, "comprehensive_3d")[0]
+    document = regions([one], 1, given, uid, read_source(files), ReportSection(), NOW)
+    path = tmp_path / "regions.dcm"
+    document.save_as(path, enforce_file_format=True)
+    assert errors_of(path) == []
+    [series] = document.ReferencedSeriesSequence
+    assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == set(headers)
+    for frame, mask in zip(document.PerFrameFunctionalGroupsSequence, document.pixel_array, strict=True):
+        [reference] = frame.DerivationImageSequence[0].SourceImageSequence
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        number = int(reference.get("ReferencedFrameNumber", 1)) - 1
+        [plane] = (
+            plane
+            for plane in one.slices
+            if (plane.image.sop_instance_uid, plane.frame.index) == (reference.ReferencedSOPInstanceUID, number)
+        )
+        np.testing.assert_allclose(position, plane.frame.position)
+        np.testing.assert_array_equal(mask.astype(bool), one.region(plane))
+        assert mask.any()
+
+
+def test_a_result_without_an_explained_slice_says_so(tmp_path: Path) -> None:
+    one = replace(explained(tmp_path), key=())
+    with_page, without = (
+        summary_page(result(), [explained(tmp_path)], Reader(Wording("en"))),
+        summary_page(result(), [one], Reader(Wording("en"))),
+    )
+    assert (with_page != without).any()
