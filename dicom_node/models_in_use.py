@@ -23,7 +23,7 @@ from dicom_node.jobs.models import Chosen, KnownModel
 from dicom_node.jobs.registry import Registry
 from prima_core.base.calibration import probability
 from prima_core.base.errors import BundleError
-from prima_core.bundle import Bundle, build_model, load_bundle
+from prima_core.bundle import Bundle, BundleManifest, build_model, load_bundle
 
 if TYPE_CHECKING:
     from prima_core.prima import Prima
@@ -41,15 +41,8 @@ class LoadedModel:
     encoder: str
 
     def scores(self, task: str, logits: Mapping[str, float]) -> tuple[Score, ...]:
-        """A task's logits with their thresholds, and as probabilities where the bundle is calibrated."""
-        manifest = self.bundle.manifest
-        temperature = manifest.calibration[task]
-        scores = []
-        for name, logit in logits.items():
-            threshold = manifest.thresholds[task][name]
-            calibrated = None if temperature is None else probability(logit + threshold, temperature)
-            scores.append(Score(name, logit, threshold, calibrated))
-        return tuple(scores)
+        """A task's logits, see `scores_of`."""
+        return scores_of(self.bundle.manifest, task, logits)
 
     def prediction(
         self,
@@ -61,6 +54,17 @@ class LoadedModel:
         """What the registry keeps of what this model said."""
         precision, content = self.model.runtime.precision, embedding.astype("<f4").tobytes()
         return Prediction(self.identity.bundle_id, self.encoder, logits, level, precision, seconds, content)
+
+
+def scores_of(manifest: BundleManifest, task: str, logits: Mapping[str, float]) -> tuple[Score, ...]:
+    """A task's logits with their thresholds, and as probabilities where the bundle is calibrated."""
+    temperature = manifest.calibration[task]
+    scores = []
+    for name, logit in logits.items():
+        threshold = manifest.thresholds[task][name]
+        calibrated = None if temperature is None else probability(logit + threshold, temperature)
+        scores.append(Score(name, logit, threshold, calibrated))
+    return tuple(scores)
 
 
 class ModelsInUse:

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from apscheduler.schedulers.base import BaseScheduler
 
-from dicom_node.base.config import Configuration, UpsDestination
+from dicom_node.base.config import Configuration, Destination, StowDestination, UpsDestination
 from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
@@ -22,15 +22,20 @@ from dicom_node.bundles import check_fits
 from dicom_node.console.http import Console
 from dicom_node.corrections import Corrections
 from dicom_node.intake.apart import compare_apart
+from dicom_node.intake.association import FurtherServices
 from dicom_node.intake.receiver import run_receiver
+from dicom_node.intake.services import Together
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.night_training import NightTraining
+from dicom_node.sending.commitment import CommitmentScu
+from dicom_node.sending.commitment_answers import CommitmentAnswers
 from dicom_node.sending.outbox import Outbox, Send
 from dicom_node.sending.routes import HOW_TO_RELEASE
 from dicom_node.sending.storescu import StoreScu
+from dicom_node.sending.stow import StowUser
 from dicom_node.storage import check_belongs_together, only_one
 from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
 from dicom_node.worklist.dicom.event_outbox import EventOutbox
@@ -149,9 +154,19 @@ Role = Callable[[Configuration, Registry, Heartbeat, threading.Event], None]
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     stop_on_signals(stop)
-    services = services_of(configuration, registry)
+    services = further_services(configuration, registry)
     with orders_over_hl7(configuration, registry):
         run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"), services=services)
+
+
+def further_services(configuration: Configuration, registry: Registry) -> FurtherServices | None:
+    """What the receiver answers beside Storage: worklists, and storage commitment where an archive is asked for it."""
+    services: list[FurtherServices] = []
+    if worklists := services_of(configuration, registry):
+        services.append(worklists)
+    if any(isinstance(one, Destination) and one.storage_commitment for one in configuration.destinations):
+        services.append(CommitmentAnswers(configuration, registry))
+    return Together(*services) if services else None
 
 
 def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
@@ -162,7 +177,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")
     if not configuration.model.allow_nonclinical:
         registry.note_held(f"held: its model is not clinical; {HOW_TO_RELEASE}")
-    reached = senders(configuration)
+    reached = senders(configuration, registry)
     pulse = Pulse()
     console = Console(configuration, registry)
     scheduler = Housekeeping(configuration, registry, compare_apart, pulse).scheduler()
@@ -199,17 +214,22 @@ def _workitems(
     return events
 
 
-def senders(configuration: Configuration) -> dict[str, Send]:
+def senders(configuration: Configuration, registry: Registry) -> dict[str, Send]:
     """How each destination is reached, by its name. Raises ConfigurationError on unusable certificates."""
-    title = configuration.node.ae_title
+    title, outgoing = configuration.node.ae_title, configuration.node.outgoing
+    answers = CommitmentAnswers(configuration, registry)
     found: dict[str, Send] = {}
     for destination in configuration.destinations:
         if isinstance(destination, Hl7Destination):
             found[destination.name] = Hl7Adapter(destination)
         elif isinstance(destination, UpsDestination):
             found[destination.name] = UpsAdapter(destination, title)
+        elif isinstance(destination, StowDestination):
+            found[destination.name] = StowUser(destination, outgoing)
+        elif destination.storage_commitment:
+            found[destination.name] = CommitmentScu(destination, outgoing, title, registry, answers)
         else:
-            found[destination.name] = StoreScu(destination, configuration.node.outgoing, title)
+            found[destination.name] = StoreScu(destination, outgoing, title)
     return found
 
 

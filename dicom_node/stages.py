@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicom_node.base.config import AnyDestination, Configuration, Destination
+from dicom_node.base.config import AnyDestination, Archive, Configuration
 from dicom_node.base.errors import ImagesGone, Stopped
 from dicom_node.base.events import Event, log
 from dicom_node.base.orders import Handover
+from dicom_node.base.provenance import Provenance
 from dicom_node.base.types import Claim, Report, StudyFacts, StudyResult, ToSend
+from dicom_node.explaining import Explaining
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
 from dicom_node.models_in_use import ModelsInUse
+from dicom_node.provenance import Surroundings, configuration_record, provenance_of
 from dicom_node.reporting.codes import finding_of
 from dicom_node.reporting.document import build_report, variant_uid
 from dicom_node.reporting.source import check_source
@@ -25,6 +28,7 @@ from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
+from dicom_node.surroundings import machine, software
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.errors import OutOfScope, PrimaError
@@ -53,8 +57,13 @@ class StudyStages:
         self._stop = stop
         self._pulse = pulse
         self._scope = scope_settings(configuration)
+        self._explaining = Explaining(
+            configuration, registry, models, self._prepared, self._result, self._chosen, self._go_on
+        )
         self._shadow = Shadow(configuration, registry, models, self._prepared, self._go_on)
         self._dropped_at = -DROP_SECONDS
+        self._configured = configuration_record(configuration)
+        self._software = software()
 
     def as_stages(self) -> Stages:
         """The functions that the worker is given."""
@@ -99,12 +108,12 @@ class StudyStages:
         Raises ReportError or DiskFull.
         """
         settings = self._configuration.report
-        result = self._result(claim, study, prediction)
+        result = self._result(claim, study, logits_of(prediction), prediction.precision)
         files = [self._file(claim, uid) for uid in result.sop_instance_uids]
         created = datetime.now(UTC)
         document = build_report(result, files, settings, created)
         path = write_report(document, self._configuration.node.outgoing)
-        for sop_class in {self._configuration.sop_class_for(chosen) for chosen in self._chosen(claim, study)}:
+        for sop_class in {self._configuration.sop_class_for(chosen) for chosen in self._reported_to(claim, study)}:
             if sop_class != settings.sop_class:
                 variant = build_report(result, files, settings, created, sop_class)
                 write_report(variant, self._configuration.node.outgoing)
@@ -121,49 +130,64 @@ class StudyStages:
             precision=result.precision,
             created_at=created.timestamp(),
             prediction=self._models.active.prediction(
-                {"diagnosis": prediction.diagnosis, "referral": prediction.referral, "priority": prediction.priority},
+                logits_of(prediction),
                 result.priority.level,
                 prediction.study_embedding,
                 sum(prediction.seconds.values()),
             ),
+            provenance=self._provenance(claim, study, prediction, created.timestamp()),
         )
 
+    def _provenance(
+        self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction, reported_at: float
+    ) -> Provenance:
+        active = self._models.active
+        surroundings = Surroundings(self._configured, self._software, machine(active.model.runtime))
+        received = self._registry.received(claim)
+        return provenance_of(claim, received, study, prediction, active.bundle, surroundings, reported_at)
+
     def spare(self) -> bool:
-        """Let the shadow run on one study, and now and then delete embeddings that are too old to keep."""
+        """Explain a result, else let the shadow run on a study; now and then delete embeddings too old to keep."""
         days = self._configuration.model.keep_embeddings_days
         if days is not None and time.monotonic() - self._dropped_at > DROP_SECONDS:
             self._dropped_at = time.monotonic()
             self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
-        return self._shadow.run_one()
+        return self._explaining.run_one() or self._shadow.run_one()
 
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
             return Handover(hold=hold)
-        objects = tuple(self._to_send(report, destination, claim) for destination in self._chosen(claim, study))
-        told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Destination))
-        return Handover(objects, told, nonclinical=self._configuration.moves_nonclinical)
+        objects = tuple(self._to_send(report, destination, claim) for destination in self._reported_to(claim, study))
+        told = tuple(listener_of(one) for one in self._routed(claim, study) if not isinstance(one, Archive))
+        explain = any(set(one.objects) - {"sr"} for one in self._chosen(claim, study))
+        return Handover(objects, told, nonclinical=self._configuration.moves_nonclinical, explain=explain)
 
-    def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Destination]:
+    def _reported_to(self, claim: Claim, study: PreparedStudy) -> list[Archive]:
         """The destinations that the study's report is routed to."""
-        routed = self._routed(claim, study)
-        return [one for one in routed if isinstance(one, Destination) and "sr" in one.objects]
+        return [one for one in self._chosen(claim, study) if "sr" in one.objects]
+
+    def _chosen(self, claim: Claim, study: PreparedStudy) -> list[Archive]:
+        """The destinations that the study's objects are routed to."""
+        return [one for one in self._routed(claim, study) if isinstance(one, Archive)]
 
     def _routed(self, claim: Claim, study: PreparedStudy) -> list[AnyDestination]:
         facts = StudyFacts(study.description, study.age_years, claim.calling_aes)
         return [self._configuration.destination(name) for name in destinations_for(self._configuration, facts)]
 
-    def _to_send(self, report: Report, destination: Destination, claim: Claim) -> ToSend:
+    def _to_send(self, report: Report, destination: Archive, claim: Claim) -> ToSend:
         sop_class = self._configuration.sop_class_for(destination)
         if sop_class == self._configuration.report.sop_class:
             return ToSend(destination.name, "sr", report.path)
         uid = variant_uid(report.sop_instance_uid, sop_class)
         return ToSend(destination.name, "sr", report_name(claim.study_instance_uid, uid))
 
-    def _result(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> StudyResult:
+    def _result(
+        self, claim: Claim, study: PreparedStudy, logits: Mapping[str, Mapping[str, float]], precision: str
+    ) -> StudyResult:
         active = self._models.active
-        diagnoses = active.scores("diagnosis", prediction.diagnosis)
+        diagnoses = active.scores("diagnosis", logits["diagnosis"])
         findings = [finding_of(score) for score in diagnoses if score.positive]
         worklist = self._configuration.worklist
         notes = [f"{series.name}: {note}" for series in study.series for note in series.notes]
@@ -172,10 +196,10 @@ class StudyStages:
             study_instance_uid=claim.study_instance_uid,
             revision=claim.revision,
             diagnoses=diagnoses,
-            referrals=active.scores("referral", prediction.referral),
-            priority=rank(prediction.priority, worklist.mapping, findings, worklist.rules),
+            referrals=active.scores("referral", logits["referral"]),
+            priority=rank(logits["priority"], worklist.mapping, findings, worklist.rules),
             model=active.identity,
-            precision=prediction.precision,
+            precision=precision,
             sop_instance_uids=tuple(uid for series in study.series for uid in series.sop_instance_uids),
             notes=tuple(notes),
             partial_reason=claim.partial_reason,
@@ -194,6 +218,11 @@ class StudyStages:
         self._pulse.beat()
         if self._stop.is_set():
             raise Stopped("the node stops")
+
+
+def logits_of(prediction: StudyPrediction) -> dict[str, dict[str, float]]:
+    """Task → output → logit, as the registry keeps it."""
+    return {"diagnosis": prediction.diagnosis, "referral": prediction.referral, "priority": prediction.priority}
 
 
 def load_worker(

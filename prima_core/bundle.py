@@ -59,7 +59,7 @@ class BundleManifest:
     labels: outputs of each task, in the heads' order. thresholds: of each diagnosis and referral, in logits.
     calibration: per task a temperature that turns logits into probabilities, or None where nobody has fitted one.
     device_uid: 2.25.<integer>, names the model as a device in DICOM (PS3.5 B.2).
-    files: SHA-256 of every file.
+    files: SHA-256 of every file. sha256: of the manifest itself, as it was read.
     """
 
     name: str
@@ -72,6 +72,7 @@ class BundleManifest:
     thresholds: Thresholds
     calibration: Calibration
     files: Mapping[str, str]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,15 @@ def read_manifest(directory: Path) -> BundleManifest:
     """The manifest of a bundle, checked by itself; the weights are not touched. Raises BundleError."""
     path = directory / MANIFEST
     try:
+        content = path.read_bytes()
         document = json.loads(
-            path.read_text("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+            content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
         )
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a bundle manifest: {error}") from error
-    return _parse(document)
+    return _parse(document, hashlib.sha256(content).hexdigest())
 
 
 def load_bundle(directory: Path) -> Bundle:
@@ -243,7 +245,7 @@ def _check_tensor(
     del expected[name]
 
 
-def _parse(document: object) -> BundleManifest:
+def _parse(document: object, sha256: str) -> BundleManifest:
     if not isinstance(document, dict):
         raise BundleError(f"{MANIFEST}: expected an object")
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -273,6 +275,7 @@ def _parse(document: object) -> BundleManifest:
         thresholds=_parse_thresholds(document["thresholds"], architecture),
         calibration=_parse_calibration(document["calibration"]),
         files=_parse_files(document["files"]),
+        sha256=sha256,
     )
     identity = _identity(document)
     if (manifest.id, manifest.device_uid) != (_bundle_id(manifest.name, identity), _device_uid(identity)):

@@ -6,7 +6,9 @@ a finished one only the kept patches stay in memory.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,10 @@ def prepare_study(
     """
     settings = settings or ScopeSettings()
     tell = on_progress or (lambda _done, _total: None)
+    started = time.perf_counter()
     headers = read_headers(files, lambda: tell(0, 0))
-    return prepare_selection(select_series(headers, settings), settings, on_progress)
+    prepared = prepare_selection(select_series(headers, settings), settings, on_progress)
+    return replace(prepared, seconds=time.perf_counter() - started)
 
 
 def prepare_selection(

@@ -93,6 +93,8 @@ class Prima(nn.Module):
                 clip_image_vector=clip.numpy(),
                 precision=self.runtime.precision,
                 seconds=dict(clock.seconds),
+                batch_studies=len(studies),
+                batch_tokens=sum(one.tokens_kept for one in studies),
             )
             for study, tasks, embedding, clip in zip(studies, logits, study_BP.cpu(), clip_BV.cpu(), strict=True)
         ]

@@ -40,6 +40,15 @@ class TaskHeads(nn.Module):
         self.thresholds = thresholds
         self.mlps = nn.ModuleList(Head(shape) for shape in shapes)
 
+    def logit(self, task: str, output: str, study_BP: Tensor, clip_BV: Tensor) -> Tensor:
+        """(B,) one output's logit, its threshold subtracted; its own head runs alone. Raises ValueError."""
+        for shape, mlp in zip(self.shapes, self.mlps, strict=True):
+            if shape.task == task and output in shape.outputs:
+                logits_Bn = mlp(clip_BV if shape.source == "clip" else study_BP)
+                logit_B: Tensor = logits_Bn[:, shape.outputs.index(output)]
+                return logit_B - self.thresholds.get(task, {}).get(output, 0.0)
+        raise ValueError(f"the bundle has no output {output!r} of task {task!r}")
+
     def forward(self, study_BP: Tensor, clip_BV: Tensor) -> list[dict[str, dict[str, float]]]:
         """For each study {task: {output: logit}}, the output's threshold already subtracted where it has one."""
         studies: list[dict[str, dict[str, float]]] = [{} for _ in range(len(study_BP))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from sqlalchemy.engine import make_url
 
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile
 from dicom_node.admin.output import Json, print_json, result
@@ -28,7 +27,4 @@ def check(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
 @app.command()
 def show(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Print the effective configuration as JSON, defaults included and the database's password hidden."""
-    shown = load_configuration(config).model_dump(mode="json", by_alias=True)
-    if shown["node"]["database"] is not None:
-        shown["node"]["database"] = make_url(shown["node"]["database"]).render_as_string(hide_password=True)
-    print_json(shown)
+    print_json(load_configuration(config).shown())

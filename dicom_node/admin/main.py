@@ -9,7 +9,20 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.admin import configuration, control, demo, infer, model, reports, retrain, serve, studies, worklist
+from dicom_node.admin import (
+    configuration,
+    control,
+    demo,
+    explain,
+    infer,
+    model,
+    provenance,
+    reports,
+    retrain,
+    serve,
+    studies,
+    worklist,
+)
 from dicom_node.admin.output import notes
 from dicom_node.base.errors import ConfigurationError, NodeError, PeerUnreachable
 from prima_core.base.errors import PrimaError
@@ -23,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (serve, infer, demo, studies, control):
+for group in (serve, infer, demo, studies, provenance, explain, control):
     app.registered_commands.extend(group.app.registered_commands)
 app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")

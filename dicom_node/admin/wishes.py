@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_node.base.config import Configuration, Destination
+from dicom_node.base.config import Archive, Configuration
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.orders import Listener
 from dicom_node.base.types import StudyFacts
@@ -22,7 +22,7 @@ def listeners_for(configuration: Configuration, registry: Registry, study: str) 
         return listeners_of(configuration)
     facts = _facts(configuration, registry, study)
     routed = [configuration.destination(name) for name in destinations_for(configuration, facts)]
-    return tuple(listener_of(one) for one in routed if not isinstance(one, Destination))
+    return tuple(listener_of(one) for one in routed if not isinstance(one, Archive))
 
 
 def _facts(configuration: Configuration, registry: Registry, study: str) -> StudyFacts:

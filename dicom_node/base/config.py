@@ -13,6 +13,7 @@ import tomllib
 from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -39,9 +40,11 @@ AeTitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Days = Annotated[float, Field(gt=0, le=36500)]
 SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"]
+Language = Literal["en", "de", "fr"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
 TLS_FILES = ("ca_file", "certificate", "private_key")
+CREDENTIALS = ("password_file", "token_file")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -143,24 +146,114 @@ class ScopeSection(Section):
     exclude: Exclusion = Exclusion()
 
 
+class ExplanationSection(Section):
+    """What is explained on the images, for destinations that are sent more than the report.
+
+    findings: the strongest ones, so many; 0: none. series: of each, those that it rests on most; slices: shown of each.
+    samples, seed: of LIME. burn_in_name: the patient's name on every page.
+    """
+
+    findings: Annotated[int, Field(ge=0, le=20)] = 3
+    method: Literal["lime", "gradient"] = "lime"
+    series: Annotated[int, Field(ge=1, le=10)] = 2
+    slices: Annotated[int, Field(ge=1, le=10)] = 2
+    samples: Annotated[int, Field(ge=32, le=4096)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+    burn_in_name: bool = False
+
+
+ObjectKind = Literal["sr", "sc", "kos", "seg"]
 DestinationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
-class Destination(Section):
-    """An archive or workstation that is sent results by C-STORE."""
+class Archive(Section):
+    """A destination that is sent objects, however they get there.
+
+    objects: sr the report, sc pages as Secondary Capture, kos key objects, seg regions as Segmentation.
+    """
 
     name: DestinationName
+    objects: tuple[ObjectKind, ...] = ("sr",)
+    sop_class: SopClass | None = None
+    secondary_capture: Literal["multi_frame", "single_frame"] = "multi_frame"
+    timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
+    first_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 5.0
+    max_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 600.0
+
+
+class Destination(Archive):
+    """An archive or workstation that is sent results by C-STORE.
+
+    storage_commitment: an object is delivered only once the archive has committed to keep it. commitment_seconds: how
+    long its answer is awaited before it is asked again.
+    """
+
     kind: Literal["dicom"] = "dicom"
     ae_title: AeTitle
     host: str
     port: Port
     calling_ae_title: AeTitle | None = None
-    objects: tuple[Literal["sr"], ...] = ("sr",)
-    sop_class: SopClass | None = None
-    storage_commitment: Literal[False] = False
-    timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
-    first_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 5.0
-    max_retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 600.0
+    storage_commitment: bool = False
+    commitment_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
+
+
+class Tls(Section):
+    """TLS 1.2 or later to an HTTP server.
+
+    ca_file: certificates (PEM) that may have signed the server's; without it the system's own. certificate,
+    private_key: the node's own (PEM), where the server asks for one.
+    """
+
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Tls:
+        if self.private_key is not None and self.certificate is None:
+            raise ValueError("private_key: needs certificate beside it")
+        return self
+
+
+class StowDestination(Archive):
+    """An archive that is sent results by STOW-RS.
+
+    url: of the DICOMweb service; `/studies` follows. user, password_file or token_file: Basic or Bearer credentials,
+    read at each attempt.
+    """
+
+    kind: Literal["stow"] = "stow"
+    url: str
+    user: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[!-9;-~]+$")] | None = None
+    password_file: Path | None = None
+    token_file: Path | None = None
+    tls: Tls | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not parts.netloc.isascii():
+            raise ValueError("not an address such as https://pacs.example.org/dicom-web")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds credentials; they belong in user and password_file, or token_file")
+        if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
+            raise ValueError("holds more than scheme, host, port and path")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _check(self) -> StowDestination:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user: user and password_file belong together")
+        if self.user is not None and self.token_file is not None:
+            raise ValueError("token_file: either user and password_file, or token_file")
+        parts = urlsplit(self.url)
+        if parts.scheme == "http":
+            if self.tls is not None:
+                raise ValueError("tls: the url is not https")
+            if (self.user or self.token_file) and parts.hostname not in LOOPBACK:
+                raise ValueError("url: credentials go over https alone")
+        return self
 
 
 class UpsDestination(UpsSettings):
@@ -176,11 +269,12 @@ def _kind(destination: Any) -> Any:
     return destination.get("kind", "dicom") if isinstance(destination, dict) else destination.kind
 
 
-KINDS = ("dicom", "hl7", "ups")
+KINDS = ("dicom", "stow", "hl7", "ups")
 OfDicom = Annotated[Destination, Tag("dicom")]
+OfStow = Annotated[StowDestination, Tag("stow")]
 OfHl7 = Annotated[Hl7Destination, Tag("hl7")]
 OfUps = Annotated[UpsDestination, Tag("ups")]
-AnyDestination = Destination | Hl7Destination | UpsDestination
+AnyDestination = Destination | StowDestination | Hl7Destination | UpsDestination
 
 
 class Route(Section):
@@ -197,7 +291,7 @@ class ReportSection(Section):
     sop_class: SopClass = "comprehensive_3d"
     series_description: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Prima AI results"
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
-    language: Literal["en"] = "en"
+    language: Language = "en"
     negatives: Literal["summary", "all", "none"] = "summary"
     manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
@@ -291,9 +385,10 @@ class Configuration(Section):
     intake: IntakeSection = IntakeSection()
     model: ModelSection = ModelSection()
     scope: ScopeSection = ScopeSection()
-    destinations: tuple[Annotated[OfDicom | OfHl7 | OfUps, Discriminator(_kind)], ...] = ()
+    destinations: tuple[Annotated[OfDicom | OfStow | OfHl7 | OfUps, Discriminator(_kind)], ...] = ()
     routes: tuple[Route, ...] = ()
     report: ReportSection = ReportSection()
+    explanation: ExplanationSection = ExplanationSection()
     worklist: WorklistSection = WorklistSection()
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()
@@ -310,6 +405,13 @@ class Configuration(Section):
             unknown = set(route.to) - set(names)
             if unknown:
                 raise ValueError(f"routes: unknown destination {sorted(unknown)[0]!r}")
+        known = {peer.ae_title for peer in self.intake.peers}
+        for one in self.destinations:
+            if isinstance(one, Destination) and one.storage_commitment and known and one.ae_title not in known:
+                raise ValueError(
+                    f"intake.peers: '{one.name}' answers storage commitment on associations of its own; "
+                    "add its AE title"
+                )
         if self.node.bind not in LOOPBACK and not self.intake.peers:
             raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
         if self.hl7.port is not None and self.hl7.bind not in LOOPBACK and not self.hl7.peers:
@@ -328,7 +430,7 @@ class Configuration(Section):
         """Whether the site lets a model that is not clinical move worklists, its own list included."""
         return self.model.allow_nonclinical and self.worklist.allow_nonclinical
 
-    def sop_class_for(self, destination: Destination) -> SopClass:
+    def sop_class_for(self, destination: Archive) -> SopClass:
         """The SOP class of the report that a destination is sent: its own, or the site's."""
         return destination.sop_class or self.report.sop_class
 
@@ -339,10 +441,20 @@ class Configuration(Section):
         """
         return self.model_dump_json(by_alias=True, indent=1)
 
+    def shown(self) -> dict[str, Any]:
+        """The whole effective configuration as plain values, the database's password hidden."""
+        shown = self.model_dump(mode="json", by_alias=True)
+        if self.node.database is not None:
+            shown["node"]["database"] = make_url(self.node.database).render_as_string(hide_password=True)
+        return shown
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the effective configuration: what a result was made under."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the effective configuration as it is shown: what a result was made under.
+
+        Without the password: a digest that goes into records must not be one that it can be guessed from.
+        """
+        return hashlib.sha256(json.dumps(self.shown(), sort_keys=True).encode()).hexdigest()
 
 
 def load_configuration(path: Path) -> Configuration:
@@ -377,19 +489,23 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
         "node": node,
         "model": model,
         "retrain": loaded.retrain.model_copy(update=files),
-        "destinations": tuple(_with_absolute_tls(destination, folder) for destination in loaded.destinations),
-        "hl7": _with_absolute_tls(loaded.hl7, folder),
+        "destinations": tuple(_with_absolute_files(destination, folder) for destination in loaded.destinations),
+        "hl7": _with_absolute_files(loaded.hl7, folder),
     }
     return loaded.model_copy(update=changes)
 
 
-def _with_absolute_tls(section: Any, folder: Path) -> Any:
-    """The same destination or receiver; relative paths of certificates and keys start at `folder`."""
+def _with_absolute_files(section: Any, folder: Path) -> Any:
+    """The same destination or receiver; relative paths of certificates, keys and credentials start at `folder`."""
+    changes: dict[str, Any] = _absolute_files(section, CREDENTIALS, folder)
     tls = getattr(section, "tls", None)
-    if tls is None:
-        return section
-    files = {name: folder / path for name in TLS_FILES if (path := getattr(tls, name)) is not None}
-    return section.model_copy(update={"tls": tls.model_copy(update=files)})
+    if tls is not None:
+        changes["tls"] = tls.model_copy(update=_absolute_files(tls, TLS_FILES, folder))
+    return section.model_copy(update=changes)
+
+
+def _absolute_files(section: Any, names: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    return {name: folder / path for name in names if (path := getattr(section, name, None)) is not None}
 
 
 def _absolute(database: str | None, folder: Path) -> str | None:

@@ -35,6 +35,10 @@ class PeerRefused(PermanentError):
     """The peer refused the object or the association for good; only a person can change that."""
 
 
+class NotCommitted(RetriableError):
+    """The peer stored the object and does not say that it keeps it: it is stored again, a limited number of times."""
+
+
 class DiskFull(RetriableError):
     """The bytes could not be made durable; nothing half-written stays."""
 

@@ -117,33 +117,52 @@ class Handover:
     """What becomes of a result: objects to send, and who is told the priority.
 
     hold: why nothing leaves the node, else None. nonclinical: whether a model that is not clinical may move worklists.
+    explain: whether the result is explained on its images once no study waits.
     """
 
     objects: tuple[ToSend, ...] = ()
     told: tuple[Listener, ...] = ()
     hold: str | None = None
     nonclinical: bool = False
+    explain: bool = False
+
+
+class Stage(enum.StrEnum):
+    """How far an attempt took a delivery.
+
+    delivered: nobody has to do anything more. stored: the peer has the object, its commitment is asked next. asked: the
+    answer comes by itself, or the peer is asked again.
+    """
+
+    DELIVERED = "delivered"
+    STORED = "stored"
+    ASKED = "asked"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a delivery that nobody has to repeat ended.
+    """How an attempt that did not fail ended.
 
     words: what the peer made of it, where that is worth knowing. stands: the peer has at least this priority now.
-    previous: what the peer had before, where it said so. reading: somebody reads the study already.
+    previous: what the peer had before, where it said so. reading: somebody reads the study already. stage: whether the
+    delivery has ended.
     """
 
     words: str = ""
     stands: bool = True
     previous: Level | None = None
     reading: bool = False
+    stage: Stage = Stage.DELIVERED
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What one sender owns and is to deliver to one destination.
 
-    Either path, an object in the outgoing folder, or change. told: for an undo, the level that is taken back.
+    Either path, an object in the outgoing folder, or change. told: for an undo, the level that is taken back. stored:
+    the peer has the object and has yet to commit to keep it. questions: how often it was to be asked, this time
+    included. unanswered: how many requests for commitment it took since and never answered. failures: how often it did
+    not commit so far.
     """
 
     id: int
@@ -155,6 +174,10 @@ class Delivery:
     path: str | None = None
     change: PriorityChange | None = None
     told: Level | None = None
+    stored: bool = False
+    questions: int = 0
+    unanswered: int = 0
+    failures: int = 0
 
 
 class OrderAction(enum.StrEnum):

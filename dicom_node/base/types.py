@@ -7,6 +7,8 @@ import enum
 import hashlib
 from dataclasses import dataclass
 
+from dicom_node.base.provenance import Provenance
+
 CLINICAL = "clinical"  # the training state of a bundle whose results may leave the node without further permission
 
 
@@ -53,11 +55,13 @@ class Standing(enum.StrEnum):
 class DeliveryState(enum.StrEnum):
     """Where one object for one destination is. `set_aside` needs a person (`dicom-node retry`).
 
-    `withdrawn` changed nothing at the peer, or was taken back before it was sent.
+    `committing`: the peer stored the object and has yet to commit to keep it. `withdrawn` changed nothing at the peer,
+    or was taken back before it was sent.
     """
 
     PENDING = "pending"
     SENDING = "sending"
+    COMMITTING = "committing"
     DELIVERED = "delivered"
     SET_ASIDE = "set_aside"
     WITHDRAWN = "withdrawn"
@@ -270,11 +274,34 @@ class Priority:
 
 
 @dataclass(frozen=True)
+class ImageReference:
+    """One of the used images. frame_numbers: counted from 1, of a multi-frame image; none means the whole image."""
+
+    sop_instance_uid: str
+    frame_numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The images that speak for one finding, as an explanation of the model's answer found them.
+
+    finding: name of a positive diagnosis. method: how they were found, in words, e.g. "LIME, 256 samples, seed 0".
+    note: one sentence on why there are none, or what to know of them.
+    """
+
+    finding: str
+    images: tuple[ImageReference, ...] = ()
+    method: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What the model said of one revision of one study, ready to be reported.
 
     diagnoses, referrals: every head, positive or not, in the bundle's order. sop_instance_uids: all images used.
-    predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study.
+    predecessors: SOP Instance UID, Series Instance UID and SOP Class UID of earlier reports of this study. evidence: of
+    an explained result, what speaks for its findings; it makes the report another one that replaces the plain one.
     corrected: as in `Claim`; what is made of corrected images must not look like what was made of them before.
     """
 
@@ -289,6 +316,7 @@ class StudyResult:
     notes: tuple[str, ...] = ()
     partial_reason: str | None = None
     predecessors: tuple[tuple[str, str, str], ...] = ()
+    evidence: tuple[Evidence, ...] = ()
     corrected: tuple[str, ...] = ()
 
     @property
@@ -314,7 +342,7 @@ class Report:
     """A finished document in the outgoing folder: what the registry records and the outbox sends.
 
     priority_output: the priority head's strongest output, from which rules can be tried again. prediction: all that the
-    model said, kept for comparison and training.
+    model said, kept for comparison and training. provenance: what it was made of.
     """
 
     sop_instance_uid: str
@@ -328,6 +356,7 @@ class Report:
     precision: str
     created_at: float
     prediction: Prediction | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ _TEMPLATES.globals.update(
         DeliveryState.DELIVERED: "✓",
         DeliveryState.SENDING: "→",
         DeliveryState.PENDING: "…",
+        DeliveryState.COMMITTING: "?",
         DeliveryState.SET_ASIDE: "!",
     },
 )

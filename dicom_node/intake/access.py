@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from dicom_node.base.config import LOOPBACK, Configuration, Peer
+from dicom_node.base.config import LOOPBACK, Configuration, Destination, Peer
 from dicom_node.base.errors import ConfigurationError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,13 +35,18 @@ class AccessRule:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self._ae_title = configuration.node.ae_title.strip()
+        # An archive answers storage commitment to the AE title that asked it.
+        committing = (
+            one for one in configuration.destinations if isinstance(one, Destination) and one.storage_commitment
+        )
+        own = configuration.node.ae_title
+        self._ae_titles = {title.strip() for title in (own, *(one.calling_ae_title or own for one in committing))}
         self._check_called = configuration.intake.require_called_ae_title
         self._peers = [(peer.ae_title.strip(), _configured_address(peer)) for peer in configuration.intake.peers]
 
     def rejection(self, calling_ae: str, address: str, called_ae: str) -> Rejection | None:
         """None to accept. AE titles compare without padding (PS3.5 6.2), IPv4 equals its IPv6-mapped form."""
-        if self._check_called and called_ae.strip() != self._ae_title:
+        if self._check_called and called_ae.strip() not in self._ae_titles:
             return CALLED_UNKNOWN
         source = _plain(ipaddress.ip_address(address.partition("%")[0]))
         if not self._peers:

@@ -93,7 +93,10 @@ def open_listener(
     max_connections = CONNECTIONS_PER_ASSOCIATION * intake.max_associations
     # The provider counts associations; pynetdicom would also count probes and refused peers against them.
     ae.maximum_associations = max_connections
-    ae.supported_contexts = [*supported_contexts(), *(services.contexts() if services else [])]
+    for context in [*supported_contexts(), *(services.contexts() if services else [])]:
+        # One by one: as a list pynetdicom takes them without their roles.
+        roles = (context.scu_role, context.scp_role)
+        ae.add_supported_context(str(context.abstract_syntax), context.transfer_syntax, *roles)
     try:
         listener = Listener(
             ae, (node.bind, node.port), node.ae_title, ae.supported_contexts, evt_handlers=provider.handlers()

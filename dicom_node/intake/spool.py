@@ -84,9 +84,8 @@ class Spool:
         try:
             meta = read_file_meta_info(file)
             note = json.loads(bytes(meta.PrivateInformation).rstrip(b"\0 "))
-            offset = PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
             with file.open("rb") as stream:
-                arrival = _rebuilt(meta, note, stream, offset, max_object_bytes)
+                arrival = _rebuilt(meta, note, stream, _offset(meta), max_object_bytes)
         except OSError:
             raise
         except (*PARSE_ERRORS, TooLarge) as error:
@@ -94,6 +93,21 @@ class Spool:
         if arrival.path != path or arrival.digest != note["digest"]:
             raise NotDicom("spool file does not hold what was written")
         return arrival
+
+    def content(self, path: str) -> tuple[str, str]:
+        """Transfer Syntax UID and digest of an object's data set, as its file has them now.
+
+        Raises NotDicom when the file is damaged, OSError when it is not there or the disk does not give it.
+        """
+        try:
+            meta = read_file_meta_info(self.folder / path)
+            with (self.folder / path).open("rb") as stream:
+                stream.seek(_offset(meta))
+                return str(meta.TransferSyntaxUID), hashlib.file_digest(stream, "sha256").hexdigest()
+        except PARSE_ERRORS as error:
+            if isinstance(error, OSError) and error.errno is not None:  # pydicom's own carry none
+                raise
+            raise NotDicom(f"spool file cannot be read ({type(error).__name__})") from None
 
     def paths(self) -> Iterator[str]:
         """All objects' paths, relative to the spool."""
@@ -172,6 +186,11 @@ def encoded_header(arrival: Arrival) -> bytes:
     buffer.write(bytes(128) + b"DICM")
     write_file_meta_info(buffer, meta, enforce_standard=True)
     return buffer.getvalue()
+
+
+def _offset(meta: FileMetaDataset) -> int:
+    """Where the data set begins in the file."""
+    return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
 
 
 def _rebuilt(

@@ -13,7 +13,7 @@ from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
 from dicom_node.jobs.database import is_over
 from dicom_node.jobs.flags import WITHDRAWAL, FlagBook, change_of_row
-from dicom_node.jobs.tables import deliveries, pauses, results, studies
+from dicom_node.jobs.tables import commitments, deliveries, pauses, results, studies
 from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move
 from dicom_node.jobs.withdrawals import REJECT, STOPPED, of_withdrawn
 from dicom_node.jobs.worklist_tables import changes
@@ -42,7 +42,9 @@ class DeliveryBook(FlagBook):
     ) -> Delivery | None:
         """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order.
 
-        clinical_only: what a model that is not clinical made waits.
+        What the destination stored already, once, holds up nothing: neither until it is committed nor when it must be
+        stored again; and what can be sent goes before what can be asked. clinical_only: what a model that is not
+        clinical made waits.
         """
         earlier = deliveries.alias("earlier")
         may_leave = _may_leave(deliveries, clinical_only)
@@ -52,6 +54,8 @@ class DeliveryBook(FlagBook):
             earlier.c.destination == deliveries.c.destination,
             earlier.c.id < deliveries.c.id,
             earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
+            earlier.c.stores == 0,
+            deliveries.c.stores == 0,
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
         # Whatever was made of images of two patients stays here, but for what takes it back.
@@ -62,12 +66,17 @@ class DeliveryBook(FlagBook):
         due = sa.or_(
             sa.and_(deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at)),
             sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
+            sa.and_(
+                deliveries.c.state == DeliveryState.COMMITTING,
+                is_over(deliveries.c.next_attempt_at, at),
+                deliveries.c.owner.is_(None) | is_over(deliveries.c.lease_until, at),
+            ),
         )
         query = (
             sa.select(deliveries)
             .where(deliveries.c.destination == destination, due, may_leave)
             .where(~waits_for_earlier, ~paused, ~of_two_patients)
-            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+            .order_by(deliveries.c.state == DeliveryState.COMMITTING, deliveries.c.next_attempt_at, deliveries.c.id)
             .limit(1)
             .with_for_update(skip_locked=True, key_share=True)
         )
@@ -77,13 +86,19 @@ class DeliveryBook(FlagBook):
                 reason = self._still_due(connection, row) if row.change_id is not None else ""
                 reason = STOPPED if of_withdrawn(connection, row) else reason
                 if not reason:
-                    taken = {"owner": owner, "lease_until": lease_until, "attempts": row.attempts + 1}
-                    connection.execute(this.values(state=DeliveryState.SENDING, **taken))
-                    return self._delivery(connection, row, owner)
+                    taken: dict[str, object] = {"owner": owner, "lease_until": lease_until}
+                    if row.state == DeliveryState.COMMITTING:  # asking is no attempt to send
+                        taken |= {"questions": row.questions + 1}
+                    else:
+                        taken |= {"state": DeliveryState.SENDING, "attempts": row.attempts + 1}
+                    return self._delivery(
+                        connection, connection.execute(this.values(taken).returning(deliveries)).one()
+                    )
                 connection.execute(this.values(state=DeliveryState.WITHDRAWN, last_error=reason))
         return None
 
-    def _delivery(self, connection: sa.Connection, row: Any, owner: str) -> Delivery:
+    def _delivery(self, connection: sa.Connection, row: Any) -> Delivery:
+        """What the claimed row's owner is to do."""
         change, told = None, None
         if row.change_id is not None:
             said = connection.execute(sa.select(changes).where(changes.c.id == row.change_id)).one()
@@ -105,12 +120,23 @@ class DeliveryBook(FlagBook):
             study_id=row.study_id,
             destination=row.destination,
             kind=row.kind,
-            attempts=row.attempts + 1,
-            owner=owner,
+            attempts=row.attempts,
+            owner=row.owner,
             path=row.path,
             change=change,
             told=told,
+            stored=row.state == DeliveryState.COMMITTING,
+            questions=row.questions if row.state == DeliveryState.COMMITTING else 0,
+            unanswered=self._unanswered(connection, row) if row.state == DeliveryState.COMMITTING else 0,
+            failures=row.failed_commitments,
         )
+
+    @staticmethod
+    def _unanswered(connection: sa.Connection, delivery: Any) -> int:
+        """How many requests for commitment the destination took since it stored the object and has not answered."""
+        silent = (commitments.c.taken, commitments.c.answered_at.is_(None), commitments.c.store == delivery.stores)
+        query = sa.select(sa.func.count()).where(commitments.c.delivery_id == delivery.id, *silent)
+        return connection.scalar(query) or 0
 
     def delivered(self, delivery: Delivery, at: float, outcome: Outcome = TAKEN) -> bool:
         """Note success; True when this was the last object and the study is delivered now."""
@@ -151,9 +177,10 @@ class DeliveryBook(FlagBook):
             connection.execute(studies.update().where(begun).values(reading_at=at))
 
     def postpone(self, delivery: Delivery, error: str, next_attempt_at: float) -> None:
-        """Note a failure that may pass."""
+        """Note a failure that may pass: the same is done again then."""
+        state = DeliveryState.COMMITTING if delivery.stored else DeliveryState.PENDING
         with self._write() as connection:
-            self._end(connection, delivery, DeliveryState.PENDING, error, next_attempt_at=next_attempt_at)
+            self._end(connection, delivery, state, error, next_attempt_at=next_attempt_at)
 
     def set_aside(self, delivery: Delivery, error: str) -> None:
         """Note a refusal that only a person can change."""
@@ -171,13 +198,24 @@ class DeliveryBook(FlagBook):
                 )
                 .values(state=DeliveryState.PENDING, owner=None, lease_until=None)
             )
+            connection.execute(
+                deliveries.update()
+                .where(
+                    deliveries.c.state == DeliveryState.COMMITTING,
+                    deliveries.c.owner.startswith(owner_prefix, autoescape=True),
+                )
+                .values(owner=None, lease_until=None)
+            )
 
     def set_aside_unknown(self, destinations: Sequence[str], error: str) -> int:
         """Set aside what waits for a destination that is no longer configured; returns how many."""
         with self._write() as connection:
             changed = connection.execute(
                 deliveries.update()
-                .where(deliveries.c.state == DeliveryState.PENDING, deliveries.c.destination.not_in(destinations))
+                .where(
+                    deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.COMMITTING]),
+                    deliveries.c.destination.not_in(destinations),
+                )
                 .values(state=DeliveryState.SET_ASIDE, last_error=error)
             )
             return changed.rowcount
@@ -213,14 +251,14 @@ class DeliveryBook(FlagBook):
         delivery: Delivery,
         state: DeliveryState,
         error: str | None,
-        **values: float,
+        **values: Any,
     ) -> None:
         changed = connection.execute(
             deliveries.update()
             .where(
                 deliveries.c.id == delivery.id,
                 deliveries.c.owner == delivery.owner,
-                deliveries.c.state == DeliveryState.SENDING,
+                deliveries.c.state == (DeliveryState.COMMITTING if delivery.stored else DeliveryState.SENDING),
             )
             .values(state=state, last_error=error, owner=None, lease_until=None, **values)
         )
@@ -229,7 +267,9 @@ class DeliveryBook(FlagBook):
 
     def _close_study(self, connection: sa.Connection, study: str, at: float) -> bool:
         newest = sa.select(sa.func.max(results.c.id)).where(results.c.study_id == study).scalar_subquery()
-        states = connection.scalars(sa.select(deliveries.c.state).where(deliveries.c.result_id == newest)).all()
+        # What explains a report follows it, and may be refused: the study's state is that of its report.
+        reports = sa.and_(deliveries.c.result_id == newest, deliveries.c.kind == "sr")
+        states = connection.scalars(sa.select(deliveries.c.state).where(reports)).all()
         if set(states) != {DeliveryState.DELIVERED}:  # none at all: the newest result is held, or has no route
             return False
         of_newest = studies.c.revision == (

@@ -287,7 +287,7 @@ class ModelBook(Database):
         )
         with self._read() as connection:
             row = connection.execute(query).one_or_none()
-            return None if row is None else Owed(row.number, _claim(connection, row))
+            return None if row is None else Owed(row.number, claim_of(connection, row))
 
     def keep_shadow(self, claim: Claim, prediction: Prediction, at: float) -> None:
         """What the shadow said of a reported study."""
@@ -444,7 +444,8 @@ def _embedding(connection: sa.Connection, study: str, revision: int, encoder: st
     return found
 
 
-def _claim(connection: sa.Connection, row: Any) -> Claim:
+def claim_of(connection: sa.Connection, row: Any) -> Claim:
+    """The images of a study that has a result, as its worker was given them. row: of `studies`."""
     evidence = sa.and_(instances.c.study_id == row.id, instances.c.image, instances.c.standing == Standing.CURRENT)
     query = sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae).where(evidence)
     images = connection.execute(query.order_by(instances.c.path)).all()

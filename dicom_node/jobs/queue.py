@@ -13,8 +13,10 @@ from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Handover
 from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standing, StudyState
 from dicom_node.jobs.database import is_over
+from dicom_node.jobs.explanations import explained_reports, owe_explanation
 from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.models import keep_prediction
+from dicom_node.jobs.provenance import keep_provenance
 from dicom_node.jobs.rejections import is_unexamined
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
 from dicom_node.jobs.transitions import move
@@ -158,7 +160,7 @@ class StudyQueue(FlagBook):
     def finish_reported(
         self, claim: Claim, report: Report, handover: Handover, at: float, set_aside: Sequence[str] = ()
     ) -> None:
-        """Record the result, its deliveries and the priority it gives in one transaction.
+        """Record the result, where it came from, its deliveries and the priority it gives in one transaction.
 
         set_aside: why series were not used, one reason a series. Raises LostClaim.
         """
@@ -199,8 +201,12 @@ class StudyQueue(FlagBook):
                         next_attempt_at=at,
                     )
                 )
+            if handover.explain:
+                owe_explanation(connection, result, at)
             if report.prediction is not None:
                 keep_prediction(connection, claim.study_id, claim.revision, report.prediction, at, shadow=False)
+            if report.provenance is not None:
+                keep_provenance(connection, result, report.provenance, at)
             self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:
@@ -231,19 +237,26 @@ class StudyQueue(FlagBook):
     def predecessors(
         self, study: str, revision: int, *, clinical_only: bool = True
     ) -> tuple[tuple[str, str, str], ...]:
-        """SOP Instance, Series Instance and SOP Class UID of the latest earlier report that left the node or will."""
+        """SOP Instance, Series Instance and SOP Class UID of the latest earlier report that left the node or will.
+
+        Both, where an explained report followed a plain one.
+        """
         may = results.c.training_state == CLINICAL if clinical_only else sa.true()
         stays = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.WITHDRAWN])
         leaves = (deliveries.c.attempts > 0) | (may & ~stays)
         sent = sa.exists().where(deliveries.c.result_id == results.c.id, leaves)
         query = (
-            sa.select(results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
+            sa.select(results.c.id, results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
             .where(results.c.study_id == study, results.c.revision < revision, sent)
             .order_by(results.c.revision.desc())
             .limit(1)
         )
         with self._read() as connection:
-            return tuple((row[0], row[1], row[2]) for row in connection.execute(query))
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                return ()
+            uids = row.sop_instance_uid, *explained_reports(connection, row.id)
+        return tuple((uid, row.series_instance_uid, row.sop_class_uid) for uid in uids)
 
     def _finish(
         self,

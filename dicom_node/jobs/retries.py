@@ -33,9 +33,10 @@ class Retries(Database):
     def retry(self, study: str, at: float) -> Retried:
         """Send again what waits or was set aside of the newest result and priority; else run the study again.
 
-        A study with a result is run as a new revision, under the configuration of today: a result that was held or had
-        no route may go somewhere then. Nothing is done to a study that waits, runs or is delivered. Raises
-        PermanentError while the study's images are of two patients.
+        A destination is asked again at once about what it has not committed to yet. A study with a result is run as a
+        new revision, under the configuration of today: a result that was held or had no route may go somewhere then.
+        Nothing is done to a study that waits, runs or is delivered. Raises PermanentError while the study's images are
+        of two patients.
         """
         with self._write() as connection:
             row = lock_study(connection, study)
@@ -85,12 +86,15 @@ class Retries(Database):
 
     @staticmethod
     def _send_again(connection: sa.Connection, result: int, at: float) -> int:
+        """Send what waits or was set aside; ask again about what has yet to be committed."""
+        of_result = deliveries.update().where(deliveries.c.result_id == result)
         waiting = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.PENDING])
-        return connection.execute(
-            deliveries.update()
-            .where(deliveries.c.result_id == result, waiting)
-            .values(state=DeliveryState.PENDING, next_attempt_at=at)
-        ).rowcount
+        again = {"state": DeliveryState.PENDING, "next_attempt_at": at, "failed_commitments": 0}
+        asking = sa.and_(deliveries.c.state == DeliveryState.COMMITTING, deliveries.c.owner.is_(None))
+        return (
+            connection.execute(of_result.where(waiting).values(again)).rowcount
+            + connection.execute(of_result.where(asking).values(next_attempt_at=at)).rowcount
+        )
 
     @staticmethod
     def _one_patient(connection: sa.Connection, study: str) -> bool:

@@ -6,6 +6,8 @@ A result's rejection note is a delivery of kind `reject`.
 
 A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
 rejected_at, rejection: when and why the archive rejected the report itself.
+stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
+asked since the last; failed_commitments: how often it did not commit, since a person looked last.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -149,10 +151,29 @@ deliveries = Table(
     Column("owner", String(64)),
     Column("lease_until", Float),
     Column("delivered_at", Float),
+    Column("stores", Integer, nullable=False, default=0),
+    Column("questions", Integer, nullable=False, default=0),
+    Column("failed_commitments", Integer, nullable=False, default=0),
     UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
+)
+
+# One request for storage commitment (PS3.4 annex J), written before it is sent. store: which of the delivery's stores
+# it is about. taken: the peer accepted the request. failure: what the answer said, where that was not success.
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False, unique=True),
+    Column("delivery_id", Integer, ForeignKey("deliveries.id"), nullable=False, index=True),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("store", Integer, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("taken", Boolean, nullable=False, default=False),
+    Column("answered_at", Float),
+    Column("failure", Text),
 )
 
 events = Table(
@@ -248,6 +269,34 @@ study_embeddings = Table(
     Column("encoder", String(64), primary_key=True),
     Column("embedding", LargeBinary, nullable=False),
     Column("created_at", Float, nullable=False, index=True),
+)
+
+# What is to be explained, or was, of a result. report_uid: of the explained report, where one was made. document: per
+# finding and series, what was found. note: why there is nothing, or not all. owner: who works on it until lease_until.
+explanations = Table(
+    "explanations",
+    metadata,
+    Column("result_id", Integer, ForeignKey("results.id"), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("report_uid", String(64)),
+    Column("document", JSON, nullable=False, default=list),
+    Column("note", Text),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
+)
+
+# Where a result came from. document: all but the images, see `dicom_node.provenance`. images: packed, see
+# `jobs.provenance`.
+provenance = Table(
+    "provenance",
+    metadata,
+    Column("result_id", Integer, ForeignKey("results.id"), primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("images", LargeBinary, nullable=False),
+    Column("recorded_at", Float, nullable=False),
 )
 
 processes = Table(

@@ -78,9 +78,15 @@ def printable(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def long_string(text: str) -> str:
-    """The text as a legal value of VR LO: printable, at most 64 characters."""
-    return printable(text)[:LONG_STRING].rstrip()
+def long_string(text: str, room: int = LONG_STRING) -> str:
+    """The text as a legal value of VR LO: printable, at most `room` characters, and as many bytes in UTF-8 or GB18030.
+
+    The limit is one of characters (PS3.5 section 6.2), but many readers count bytes.
+    """
+    kept = printable(text)[:room]
+    while max(len(kept.encode(coding)) for coding in ("utf-8", "gb18030")) > room:
+        kept = kept[:-1]
+    return kept.rstrip()
 
 
 def _private(prefix: str, name: str, words: str) -> Concept:

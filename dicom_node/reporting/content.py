@@ -1,19 +1,19 @@
 """The coded content tree of a report: TID 1500 "Imaging Measurement Report" with one TID 1501 group a finding.
 
-Or the same in containers, texts and codes alone, in the manner of TID 2000 "Basic Diagnostic Imaging Report", for Basic
-Text SR, whose IOD knows no numbers and no groups (PS3.3 A.35.1.3).
+Or the same in containers, texts, codes and image references alone, in the manner of TID 2000 "Basic Diagnostic Imaging
+Report", for Basic Text SR, whose IOD knows no numbers and no groups (PS3.3 A.35.1.3).
 
 Numbers come with their kind: (122157, DCM, "Probability") only from a calibrated bundle, else the private concept
-"Uncalibrated score". What is below threshold is never written as absent. No image is cited beside a finding: the
-model's answer is for the study, and which slices speak for it is not known without an explanation. The evidence
-(see `document`) lists every image.
+"Uncalibrated score". What is below threshold is never written as absent. An image is cited beside a finding only where
+the result has evidence: the model's answer is for the study, and which slices speak for it is not known without an
+explanation. The evidence sequence (see `document`) lists every image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -23,6 +23,7 @@ from highdicom.sr import (
     ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
     LanguageOfContentItemAndDescendants,
     Measurement,
     MeasurementsAndQualitativeEvaluations,
@@ -30,6 +31,7 @@ from highdicom.sr import (
     ObserverContext,
     QualitativeEvaluation,
     RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
     TextContentItem,
     TrackingIdentifier,
 )
@@ -38,14 +40,16 @@ from pydicom.valuerep import DS
 
 from dicom_node.base.config import ReportSection
 from dicom_node.base.errors import ReportError
-from dicom_node.base.types import Score, StudyResult
+from dicom_node.base.types import Evidence, ImageReference, Score, StudyResult
 from dicom_node.reporting import codes
 from dicom_node.reporting.codes import Concept, report_code
-from dicom_node.reporting.summary import NOTHING_FOUND, restriction, score_in_words, summary
+from dicom_node.reporting.library import CitedImage, image_library
+from dicom_node.reporting.summary import restriction, score_in_words, summary
+from dicom_node.reporting.wording import Wording
 
-BELOW_THRESHOLD = "Below the model's threshold. This does not exclude the finding."
 CONTAINS = RelationshipTypeValues.CONTAINS
 MODIFIES = RelationshipTypeValues.HAS_CONCEPT_MOD
+SPEAKS_FOR = RelationshipTypeValues.INFERRED_FROM
 
 
 def derived_uid(*parts: str) -> str:
@@ -55,41 +59,23 @@ def derived_uid(*parts: str) -> str:
 
 
 def content_tree(
-    result: StudyResult, settings: ReportSection, images: int, series: int, *, basic: bool = False
+    result: StudyResult,
+    settings: ReportSection,
+    images: int,
+    series: int,
+    *,
+    basic: bool = False,
+    cited: Mapping[str, CitedImage] | None = None,
 ) -> ContainerContentItem:
-    """The root container. images, series: how many were used. basic: containers, texts and codes alone.
+    """The root container.
 
-    Raises ReportError when a score is not a finite number or a probability lies outside 0 to 1.
+    images, series: how many were used. basic: containers, texts, codes and images alone. cited: the images that
+    `result.evidence` names, by SOP Instance UID. Raises ReportError when a score is not a finite number or a
+    probability lies outside 0 to 1.
     """
     for score in (*result.diagnoses, *result.referrals):
         _check(score)
-    root = ContainerContentItem(
-        coded(report_code("basic_title" if basic else "doc_title")),
-        is_content_continuous=False,
-        template_id=None if basic else "1500",
-    )
-    children = ContentSequence()
-    warning = restriction(result.model)
-    if warning:
-        children.append(_text("restriction", warning, MODIFIES))
-    children.extend(LanguageOfContentItemAndDescendants(coded(report_code("language_en"))))
-    children.extend(_observer(result, settings))
-    children.append(
-        CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
-    )
-    words = _text("summary", summary(result, images, series, settings.negatives != "none"))
-    children.append(_container("summary_section", [words]) if basic else words)
-    reported = result.diagnoses if settings.negatives == "all" else result.positive
-    if reported:
-        ordered = sorted(reported, key=lambda score: -score.logit)
-        groups = [item for score in ordered for item in (_basic(score) if basic else _finding_group(score, result))]
-        children.append(_container("findings_section" if basic else "imaging_measurements", groups))
-    children.append(_container("qualitative_evaluations", _study_level(result, settings)))
-    recommended = [item for score in result.referrals if score.positive for item in _recommendation(score)]
-    if recommended:
-        children.append(_container("recommendations", recommended))
-    root.ContentSequence = children
-    return root
+    return _Tree(result, settings, basic=basic, cited=cited or {}).root(images, series)
 
 
 def coded(concept: Concept) -> CodedConcept:
@@ -107,7 +93,164 @@ def _check(score: Score) -> None:
         )
 
 
-def _observer(result: StudyResult, settings: ReportSection) -> ObservationContext:
+class _Tree:
+    """What all parts of one report's tree are made from."""
+
+    def __init__(
+        self, result: StudyResult, settings: ReportSection, *, basic: bool, cited: Mapping[str, CitedImage]
+    ) -> None:
+        self._result = result
+        self._settings = settings
+        self._basic = basic
+        self._cited = cited
+        self._evidence = {evidence.finding: evidence for evidence in result.evidence}
+        self._wording = Wording(settings.language)
+
+    def root(self, images: int, series: int) -> ContainerContentItem:
+        """The whole tree, what people read first. images, series: how many were used."""
+        root = ContainerContentItem(
+            coded(report_code("basic_title" if self._basic else "doc_title")),
+            is_content_continuous=False,
+            template_id=None if self._basic else "1500",
+        )
+        children = ContentSequence([*self._heading()])
+        told = summary(self._result, images, series, self._settings.negatives != "none", self._wording, self._cited)
+        words = _text("summary", told)
+        children.append(_container("summary_section", [words]) if self._basic else words)
+        library = None if self._basic else image_library(self._cited)
+        children.extend(library or [])
+        children.extend(self._findings())
+        children.append(_container("qualitative_evaluations", self._study_level()))
+        referrals = [score for score in self._result.referrals if score.positive]
+        recommended = [item for score in referrals for item in self._recommendation(score)]
+        if recommended:
+            children.append(_container("recommendations", recommended))
+        root.ContentSequence = children
+        return root
+
+    def _heading(self) -> Iterable[ContentItem]:
+        warning = restriction(self._result.model, self._wording)
+        if warning:
+            yield _text("restriction", warning, MODIFIES)
+        yield from LanguageOfContentItemAndDescendants(coded(report_code(f"language_{self._settings.language}")))
+        yield from ObservationContext(observer_device_context=device_observer(self._result, self._settings))
+        yield CodeContentItem(standard.DCM.ProcedureReported, coded(report_code("procedure_mri_brain")), MODIFIES)
+
+    def _findings(self) -> Iterable[ContentItem]:
+        reported = self._result.diagnoses if self._settings.negatives == "all" else self._result.positive
+        if not reported:
+            return
+        ordered = sorted(reported, key=lambda score: -score.logit)
+        written = self._sentence if self._basic else self._group
+        groups = [item for score in ordered for item in written(score)]
+        yield _container("findings_section" if self._basic else "imaging_measurements", groups)
+
+    def _algorithm(self, *parameters: str) -> AlgorithmIdentification:
+        precision = self._wording.say("precision", precision=codes.printable(self._result.precision))
+        return AlgorithmIdentification(
+            name=codes.long_string(self._result.model.name),
+            version=codes.long_string(self._result.model.version),
+            parameters=[*parameters, precision],
+            family=coded(report_code("algorithm_family_ai")),
+        )
+
+    def _group(self, score: Score) -> list[ContentItem]:
+        """TID 1501 of one finding."""
+        result, concept = self._result, codes.diagnosis(score.name)
+        evidence = self._evidence.get(score.name, Evidence(score.name))
+        uid = derived_uid("tracking", result.study_instance_uid, result.model.device_uid, score.name)
+        presence = report_code("present" if score.positive else "undetermined")
+        images = [SourceImageForMeasurementGroup(*self._reference(reference)) for reference in evidence.images]
+        group = MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=TrackingIdentifier(uid=uid, identifier=self._wording.name(concept)),
+            finding_type=coded(concept),
+            algorithm_id=self._algorithm(self._threshold(score), *self._explanation(evidence)),
+            measurements=[_measurement(score)],
+            qualitative_evaluations=[QualitativeEvaluation(coded(report_code("presence")), coded(presence))],
+            source_images=images or None,
+        )
+        group[0].ContinuityOfContent = "SEPARATE"  # continuous text drops the names: a bare number says nothing
+        if not concept.exact:
+            group[0].ContentSequence.append(_text("exact_wording", self._wording.exact(concept)))
+        group[0].ContentSequence.extend(_text("comment", words) for words in self._comments(score, evidence))
+        return [*group]
+
+    def _sentence(self, score: Score) -> Iterable[ContentItem]:
+        """The finding's code, then its exact wording, its number, its threshold and what speaks for it in one text.
+
+        Below the threshold there is only the text: nothing here could stand beside the code and say that it is not
+        found.
+        """
+        concept, wording = codes.diagnosis(score.name), self._wording
+        evidence = self._evidence.get(score.name, Evidence(score.name))
+        if score.positive:
+            yield CodeContentItem(coded(report_code("finding")), coded(concept), CONTAINS)
+        line = wording.say(
+            "basic_line",
+            finding=wording.name(concept) if concept.exact else wording.exact(concept),
+            score=score_in_words(score, wording),
+            threshold=self._threshold(score),
+        )
+        explained = [f"{words[:1].upper()}{words[1:]}." for words in self._explanation(evidence)]
+        text = _text("finding", " ".join([line, *explained, *self._comments(score, evidence)]))
+        if evidence.images:
+            name = standard.DCM.SourceOfMeasurement
+            text.ContentSequence = ContentSequence(
+                [
+                    ImageContentItem(name, *self._reference(reference), relationship_type=SPEAKS_FOR)
+                    for reference in evidence.images
+                ]
+            )
+        yield text
+
+    def _study_level(self) -> Iterable[ContentItem]:
+        """Reading priority, its rule and ACR category, and what was not found (TID 1500 rows 12 to 14)."""
+        result, wording, priority = self._result, self._wording, self._result.priority
+        items: list[ContentItem] = [*self._algorithm()]
+        items.append(
+            CodeContentItem(coded(report_code("priority_concept")), coded(codes.priority(priority.level)), CONTAINS)
+        )
+        rule = wording.say("priority_rule", level=wording.level(priority.level), rule=wording.told(priority.rule))
+        items.append(_text("priority_rule", rule))
+        category = codes.actionable_category(priority.level)
+        if category:
+            name = coded(report_code("actionable_concept_name"))
+            items.append(CodeContentItem(name, coded(category), CONTAINS))
+        if not result.positive:
+            items.append(_text("finding", wording.say("nothing_found")))
+        below = [wording.name(codes.diagnosis(score.name)) for score in result.diagnoses if not score.positive]
+        if below and self._settings.negatives == "summary":
+            items.append(_text("below_threshold", wording.join(below)))
+        return items
+
+    def _recommendation(self, score: Score) -> Iterable[ContentItem]:
+        concept = codes.referral(score.name)
+        yield CodeContentItem(coded(report_code("recommendation")), coded(concept), CONTAINS)
+        if not concept.exact:
+            yield _text("exact_wording", self._wording.exact(concept))
+
+    def _threshold(self, score: Score) -> str:
+        return self._wording.say("threshold", value=self._wording.number(score.threshold, ".6g"))
+
+    def _explanation(self, evidence: Evidence) -> list[str]:
+        method = self._wording.told(evidence.method)
+        return [self._wording.say("explanation", method=method)] if method else []
+
+    def _comments(self, score: Score, evidence: Evidence) -> list[str]:
+        comments = [] if score.positive else [self._wording.say("below_threshold")]
+        note = self._wording.told(evidence.note)
+        if note:
+            comments.append(note if evidence.images else self._wording.say("no_images", note=note))
+        return comments
+
+    def _reference(self, reference: ImageReference) -> tuple[str, str, list[int] | None]:
+        """SOP class, SOP instance and frames, as highdicom takes them."""
+        cited = self._cited[reference.sop_instance_uid]
+        return cited.image.sop_class_uid, cited.image.sop_instance_uid, cited.frames(reference)
+
+
+def device_observer(result: StudyResult, settings: ReportSection) -> ObserverContext:
+    """The bundle as the observer (TID 1002, 1004)."""
     model = result.model
     device = DeviceObserverIdentifyingAttributes(
         uid=model.device_uid,
@@ -116,47 +259,7 @@ def _observer(result: StudyResult, settings: ReportSection) -> ObservationContex
         model_name=codes.long_string(model.name),
         serial_number=codes.long_string(model.bundle_id),
     )
-    return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
-
-
-def _algorithm(result: StudyResult, *parameters: str) -> AlgorithmIdentification:
-    return AlgorithmIdentification(
-        name=codes.long_string(result.model.name),
-        version=codes.long_string(result.model.version),
-        parameters=[*parameters, f"numeric precision {codes.printable(result.precision)}"],
-        family=coded(report_code("algorithm_family_ai")),
-    )
-
-
-def _finding_group(score: Score, result: StudyResult) -> list[ContentItem]:
-    concept = codes.diagnosis(score.name)
-    uid = derived_uid("tracking", result.study_instance_uid, result.model.device_uid, score.name)
-    presence = report_code("present" if score.positive else "undetermined")
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid=uid, identifier=concept.display),
-        finding_type=coded(concept),
-        algorithm_id=_algorithm(result, f"threshold {score.threshold:.6g} on the logit"),
-        measurements=[_measurement(score)],
-        qualitative_evaluations=[QualitativeEvaluation(coded(report_code("presence")), coded(presence))],
-    )
-    group[0].ContinuityOfContent = "SEPARATE"  # continuous text drops the names: a bare number says nothing
-    if not concept.exact:
-        group[0].ContentSequence.append(_text("exact_wording", concept.display))
-    if not score.positive:
-        group[0].ContentSequence.append(_text("comment", BELOW_THRESHOLD))
-    return [*group]
-
-
-def _basic(score: Score) -> Iterable[ContentItem]:
-    """The finding's code, then its exact wording, its number and its threshold in one line of text.
-
-    Below the threshold there is only the line: nothing here could stand beside the code and say that it is not found.
-    """
-    concept = codes.diagnosis(score.name)
-    if score.positive:
-        yield CodeContentItem(coded(report_code("finding")), coded(concept), CONTAINS)
-    words = f"{concept.display}: {score_in_words(score)}, threshold {score.threshold:.6g} on the logit."
-    yield _text("finding", words if score.positive else f"{words} {BELOW_THRESHOLD}")
+    return ObserverContext(standard.DCM.Device, device)
 
 
 def _measurement(score: Score) -> Measurement:
@@ -167,33 +270,6 @@ def _measurement(score: Score) -> Measurement:
     measurement = Measurement(coded(report_code(key)), float(value), coded(report_code("unit_no_units")))
     measurement[0].MeasuredValueSequence[0].NumericValue = DS(f"{value:.4g}")
     return measurement
-
-
-def _study_level(result: StudyResult, settings: ReportSection) -> Iterable[ContentItem]:
-    """Reading priority, its rule and ACR category, and what was not found (TID 1500 rows 12 to 14)."""
-    priority = result.priority
-    items: list[ContentItem] = [*_algorithm(result)]
-    items.append(
-        CodeContentItem(coded(report_code("priority_concept")), coded(codes.priority(priority.level)), CONTAINS)
-    )
-    items.append(_text("priority_rule", f"{priority.level}: {codes.printable(priority.rule)}"))
-    category = codes.actionable_category(priority.level)
-    if category:
-        name = coded(report_code("actionable_concept_name"))
-        items.append(CodeContentItem(name, coded(category), CONTAINS))
-    if not result.positive:
-        items.append(_text("finding", NOTHING_FOUND))
-    below = [codes.diagnosis(score.name).display for score in result.diagnoses if not score.positive]
-    if below and settings.negatives == "summary":
-        items.append(_text("below_threshold", "; ".join(below)))
-    return items
-
-
-def _recommendation(score: Score) -> Iterable[ContentItem]:
-    concept = codes.referral(score.name)
-    yield CodeContentItem(coded(report_code("recommendation")), coded(concept), CONTAINS)
-    if not concept.exact:
-        yield _text("exact_wording", concept.display)
 
 
 def _container(key: str, items: Iterable[ContentItem]) -> ContainerContentItem:

@@ -3,8 +3,9 @@
 The report is preliminary and unverified, a series of its own, with UIDs that follow from study, revision, device and
 evidence: work repeated after a crash writes the same object. For a destination that takes another SOP class there is a
 variant: the same report in the same series (PS3.3 C.17.1 lets a series hold SR instances of any class), with a UID that
-follows from the report's. It keeps the source's Specific Character Set, because the archive is
-known to take it; only where a text might not come back unchanged is the report written in UTF-8 (ISO_IR 192).
+follows from the report's. A result with evidence makes the explained report: another one in the same series, which
+names the plain one as its predecessor. A report keeps the source's Specific Character Set, because the archive is
+known to take it; only where a text might not come back unchanged is it written in UTF-8 (ISO_IR 192).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from dicom_node.base.errors import ReportError
 from dicom_node.base.types import ModelIdentity, StudyResult
 from dicom_node.reporting.codes import LONG_STRING, PRIVATE_SCHEME, long_string, report_code
 from dicom_node.reporting.content import coded, content_tree, derived_uid
+from dicom_node.reporting.library import cited_images
 from dicom_node.reporting.source import TYPE_2, Image, Source, decode, legal_uid, read_source
+from dicom_node.reporting.wording import Wording
 
 SOP_CLASSES: dict[SopClass, UID] = {
     "comprehensive_3d": Comprehensive3DSRStorage,
@@ -66,6 +69,11 @@ def variant_uid(report_uid: str, sop_class: SopClass) -> str:
     return derived_uid("report variant", report_uid, SOP_CLASSES[sop_class])
 
 
+def explained_uid(report_uid: str) -> str:
+    """SOP Instance UID of the explained report. report_uid: of the plain one. Its variants follow from it as ever."""
+    return derived_uid("explained report", report_uid)
+
+
 def build_report(
     result: StudyResult,
     images: Sequence[Path],
@@ -79,42 +87,57 @@ def build_report(
     study and order come from their headers. created_at: written in the source's time zone where that is known.
     sop_class: for the report's variant in another SOP class than `settings.sop_class`; `result.predecessors` always
     names the earlier reports themselves, and a variant refers to their variants.
+    With `result.evidence` it is the explained report (`explained_uid`), else the plain one.
     Raises ReportError when no valid report is possible; the message names the attribute, never its value.
     """
     source = read_source(images)
     _check(result, source)
     chosen = sop_class or settings.sop_class
-    report_uid, series_uid = report_uids(result, settings.sop_class)
-    sop_uid = report_uid if chosen == settings.sop_class else variant_uid(report_uid, chosen)
+    wording = Wording(settings.language)
+    plain_uid, series_uid = report_uids(result, settings.sop_class)
+    report_uid = explained_uid(plain_uid) if result.evidence else plain_uid
+    is_variant = chosen != settings.sop_class
+    sop_uid = variant_uid(report_uid, chosen) if is_variant else report_uid
+    plain = (plain_uid, series_uid, SOP_CLASSES[settings.sop_class])
+    replaced = (plain,) if result.evidence else result.predecessors
     series_count = len({image.series_instance_uid for image in source.images})
     # every value is checked by now, and pydicom's own validation quotes values in its warnings and its log
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
         document: Dataset = WRITERS[SOP_CLASSES[chosen]](
-            evidence=[_evidence(source.study_instance_uid, image) for image in source.images],
-            content=content_tree(result, settings, len(source.images), series_count, basic=chosen == "basic_text"),
+            evidence=[evidence_of(source.study_instance_uid, image) for image in source.images],
+            content=content_tree(
+                result,
+                settings,
+                len(source.images),
+                series_count,
+                basic=chosen == "basic_text",
+                cited=cited_images(result, source),
+            ),
             series_instance_uid=series_uid,
             series_number=settings.series_number,
             series_description=_series_description(settings, result.model),
             sop_instance_uid=sop_uid,
-            instance_number=1 + list(SOP_CLASSES).index(chosen),
+            instance_number=1 + list(SOP_CLASSES).index(chosen) + len(SOP_CLASSES) * bool(result.evidence),
             manufacturer=long_string(settings.manufacturer),
             manufacturer_model_name=long_string(result.model.name),
             device_serial_number=long_string(result.model.bundle_id),
-            software_versions=_software_versions(result.model),
+            software_versions=software_versions(result.model),
             institution_name=long_string(settings.institution) or None,
             is_complete=result.partial_reason is None,
             requested_procedures=list(source.requests) or None,
-            previous_versions=_predecessors(result, chosen, is_variant=sop_uid != report_uid) or None,
+            previous_versions=_predecessors(source, replaced, chosen, is_variant=is_variant) or None,
             coding_schemes=[_private_scheme()],
         )
         document.SOPClassUID = document.file_meta.MediaStorageSOPClassUID = SOP_CLASSES[chosen]
         document.DeviceUID = result.model.device_uid
         if result.partial_reason is not None:
-            document.CompletionFlagDescription = long_string(result.partial_reason)
+            document.CompletionFlagDescription = long_string(wording.told(result.partial_reason))
         document.update(source.attributes)
-        _date(document, created_at)
-        document.ContributingEquipmentSequence = [_equipment(result, settings)]
-        _set_character_set(document, source.character_set)
+        date_object(document, created_at)
+        if result.evidence:  # the series began with the plain report: its date and time are those written there
+            del document.SeriesDate, document.SeriesTime
+        document.ContributingEquipmentSequence = [device_of(result, settings, wording)]
+        set_character_set(document, source.character_set)
     return document
 
 
@@ -128,7 +151,7 @@ def _check(result: StudyResult, source: Source) -> None:
         raise ReportError("a UID of the bundle's device or of an earlier report is not a legal UID")
 
 
-def _evidence(study_instance_uid: str, image: Image) -> Dataset:
+def evidence_of(study_instance_uid: str, image: Image) -> Dataset:
     """What highdicom wants to know of a source image; its patient and study attributes are copied from `Source`."""
     evidence = Dataset()
     evidence.StudyInstanceUID = study_instance_uid
@@ -140,13 +163,15 @@ def _evidence(study_instance_uid: str, image: Image) -> Dataset:
     return evidence
 
 
-def _predecessors(result: StudyResult, sop_class: SopClass, *, is_variant: bool) -> list[Dataset]:
-    """The earlier reports; beside a variant those of its own class, for its destination was sent no other."""
+def _predecessors(
+    source: Source, replaced: Iterable[tuple[str, str, str]], sop_class: SopClass, *, is_variant: bool
+) -> list[Dataset]:
+    """The reports that are replaced; beside a variant those of its own class, for its destination was sent no other."""
     wanted = SOP_CLASSES[sop_class]
     predecessors = []
-    for sop_uid, series_uid, sop_class_uid in result.predecessors:
+    for sop_uid, series_uid, sop_class_uid in replaced:
         predecessor = Dataset()
-        predecessor.StudyInstanceUID = result.study_instance_uid
+        predecessor.StudyInstanceUID = source.study_instance_uid
         predecessor.SeriesInstanceUID = series_uid
         as_reported = not is_variant or sop_class_uid == wanted
         predecessor.SOPInstanceUID = sop_uid if as_reported else variant_uid(sop_uid, sop_class)
@@ -158,10 +183,11 @@ def _predecessors(result: StudyResult, sop_class: SopClass, *, is_variant: bool)
 def _series_description(settings: ReportSection, model: ModelIdentity) -> str:
     """The configured words first, so that a rule on their beginning matches marked reports as well."""
     mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
-    return long_string(settings.series_description[: LONG_STRING - len(mark)] + mark)
+    return long_string(long_string(settings.series_description, LONG_STRING - len(mark)) + mark)
 
 
-def _software_versions(model: ModelIdentity) -> list[str]:
+def software_versions(model: ModelIdentity) -> list[str]:
+    """The model's and the node's."""
     return [long_string(model.version), f"prima-node {version('prima-node')}"]
 
 
@@ -171,20 +197,20 @@ def _private_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def _equipment(result: StudyResult, settings: ReportSection) -> Dataset:
+def device_of(result: StudyResult, settings: ReportSection, wording: Wording) -> Dataset:
     """The device that made the result (SOP Common Module, PS3.3 C.12.1), found by its UID as IHE AI Results asks."""
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [coded(report_code("processing_equipment"))]
     equipment.Manufacturer = long_string(settings.manufacturer)
     equipment.ManufacturerModelName = long_string(result.model.name)
     equipment.DeviceSerialNumber = long_string(result.model.bundle_id)
-    equipment.SoftwareVersions = _software_versions(result.model)
+    equipment.SoftwareVersions = software_versions(result.model)
     equipment.DeviceUID = result.model.device_uid
-    equipment.ContributionDescription = "AI analysis of the source images"
+    equipment.ContributionDescription = wording.say("contribution")
     return equipment
 
 
-def _date(document: Dataset, created_at: datetime) -> None:
+def date_object(document: Dataset, created_at: datetime) -> None:
     """All times in the source's time zone: (0008,0201) holds for every date and time of an object."""
     offset = document.get("TimezoneOffsetFromUTC")
     zone = None
@@ -197,7 +223,8 @@ def _date(document: Dataset, created_at: datetime) -> None:
         setattr(document, f"{prefix}Time", local.strftime("%H%M%S"))
 
 
-def _set_character_set(document: Dataset, character_set: tuple[str, ...]) -> None:
+def set_character_set(document: Dataset, character_set: tuple[str, ...]) -> None:
+    """Write down which character set holds all texts: the source's, or UTF-8 where one of them would not come back."""
     texts = [element.value for element in document.iterall() if element.VR in TEXT_VRS]
     if not UNPROVEN.isdisjoint(character_set) or not all(_survives(text, character_set) for text in texts):
         character_set = ("ISO_IR 192",)

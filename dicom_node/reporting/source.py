@@ -65,12 +65,14 @@ class Image:
 class Source:
     """What the images of one study say together.
 
-    attributes: legal values only, decoded; the type 2 ones are all there, perhaps empty. requests: items for Referenced
-    Request Sequence. character_set: Specific Character Set of the source, empty for the default repertoire.
+    files: of each image, by SOP Instance UID. attributes: legal values only, decoded; the type 2 ones are all there,
+    perhaps empty. requests: items for Referenced Request Sequence. character_set: Specific Character Set of the source,
+    empty for the default repertoire.
     """
 
     study_instance_uid: str
     images: tuple[Image, ...]
+    files: dict[str, Path]
     attributes: Dataset
     requests: tuple[Dataset, ...]
     character_set: tuple[str, ...]
@@ -90,10 +92,13 @@ def read_source(paths: Sequence[Path]) -> Source:
         headers = _read_all(paths)
         if not headers:
             raise ReportError("a report needs at least one used image")
-        images = tuple(dict.fromkeys(_image(header) for header in headers))
+        read = [_image(header) for header in headers]
+        images = tuple(dict.fromkeys(read))
+        files = {image.sop_instance_uid: path for image, path in zip(read, paths, strict=True)}
         study = _common("StudyInstanceUID", headers)
         attributes = _attributes(headers, study)
-        return Source(study, images, attributes, _requests(headers, study, attributes), _character_set(headers[0]))
+        requests = _requests(headers, study, attributes)
+        return Source(study, images, files, attributes, requests, _character_set(headers[0]))
 
 
 def check_source(paths: Sequence[Path]) -> None:

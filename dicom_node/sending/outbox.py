@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from dicom_node.base.config import AnyDestination, Configuration, Destination
-from dicom_node.base.errors import LostClaim, NodeError, RetriableError
+from dicom_node.base.commitments import Remedy
+from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
+from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
-from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
+from dicom_node.sending.remedies import remedy_for
 
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
@@ -67,7 +69,7 @@ class Outbox:
         """Try the next due delivery; False when none is due."""
         lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_ATTEMPT + LEASE_MARGIN_SECONDS
         allowed = self._configuration.moves_nonclinical
-        if isinstance(destination, Destination):
+        if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical
         delivery = self._registry.claim_delivery(
             self._owner, destination.name, lease, time.time(), clinical_only=not allowed
@@ -89,21 +91,38 @@ class Outbox:
             log(Event.JOB_FAILED, "error", job="outbox", error=type_and_place(error))
             self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
-            complete = self._registry.delivered(delivery, time.time(), outcome)
-            log(
-                Event.DELIVERY_DONE,
-                study=delivery.study_id,
-                destination=destination.name,
-                attempts=delivery.attempts,
-                reason=outcome.words or None,
-            )
-            if complete:
-                log(Event.STUDY_DELIVERED, study=delivery.study_id)
+            self._note_success(delivery, destination, outcome)
+
+    def _note_success(self, delivery: Delivery, destination: AnyDestination, outcome: Outcome) -> None:
+        if outcome.stage is Stage.STORED:
+            self._registry.stored(delivery, time.time())
+            return
+        if outcome.stage is Stage.ASKED:
+            assert isinstance(destination, Destination)
+            self._registry.asked(delivery, time.time() + destination.commitment_seconds)
+            return
+        complete = self._registry.delivered(delivery, time.time(), outcome)
+        log(
+            Event.DELIVERY_DONE,
+            study=delivery.study_id,
+            destination=destination.name,
+            attempts=delivery.attempts,
+            reason=outcome.words or None,
+        )
+        if complete:
+            log(Event.STUDY_DELIVERED, study=delivery.study_id)
 
     def _note_failure(self, delivery: Delivery, destination: AnyDestination, error: NodeError) -> None:
         fields = {"study": delivery.study_id, "destination": destination.name, "reason": str(error)}
-        if error.retriable:
-            wait = back_off(delivery.attempts, destination)
+        if isinstance(error, NotCommitted):
+            remedy = remedy_for(None, delivery.failures)
+            self._registry.uncommitted(delivery, remedy, str(error), time.time())
+            if remedy is Remedy.SET_ASIDE:
+                log(Event.DELIVERY_SET_ASIDE, "error", **fields)
+            else:
+                log(Event.DELIVERY_POSTPONED, "warning", attempts=delivery.attempts, seconds=0.0, **fields)
+        elif error.retriable:
+            wait = back_off(delivery.questions or delivery.attempts, destination)
             self._registry.postpone(delivery, str(error), time.time() + wait)
             log(Event.DELIVERY_POSTPONED, "warning", attempts=delivery.attempts, seconds=round(wait, 1), **fields)
         else:

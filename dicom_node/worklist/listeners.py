@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_node.base.config import AnyDestination, Configuration, Destination, UpsDestination
+from dicom_node.base.config import AnyDestination, Archive, Configuration, UpsDestination
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.base.orders import Delivery, Listener, Outcome, PriorityChange
@@ -25,7 +25,7 @@ def listener_of(destination: Hl7Destination | UpsDestination) -> Listener:
 
 def listeners_of(configuration: Configuration) -> tuple[Listener, ...]:
     """All destinations that are told reading priorities."""
-    return tuple(listener_of(one) for one in configuration.destinations if not isinstance(one, Destination))
+    return tuple(listener_of(one) for one in configuration.destinations if not isinstance(one, Archive))
 
 
 def preview(change: PriorityChange, destination: AnyDestination) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 Precision = Literal["fp32", "bf16"]
+Chunk = TypeVar("Chunk")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Runtime:
         """The dtype of the tokenizer's weights and activations."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def map(self, function: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def map(self, function: Callable[[Chunk], Tensor], chunks: Iterable[Chunk]) -> Iterator[Tensor]:
         """`function` of every chunk, in order, for inference.
 
         On a CPU every core takes chunks of its own: sharing each operator instead makes all cores wait for the slowest

@@ -57,6 +57,20 @@ def read_volume(stack: SliceStack) -> Volume:
     return to_volume(_rescaled_voxels(slices), _placement(slices[0].frame, slices[-1].frame), slices)
 
 
+def read_slice(plane: Slice) -> npt.NDArray[np.float64]:
+    """(rows, columns) of one plane as the scanner made it: decoded, and rescaled to the series' values."""
+    [stored] = decode_frames(_pixels(plane), [plane.frame.index])
+    slope, intercept = plane.frame.slope or 1.0, plane.frame.intercept or 0.0
+    return _tile(stored, plane).astype(np.float64) * slope + intercept
+
+
+def as_image(voxels: npt.NDArray[Any], slices: Sequence[Slice]) -> sitk.Image:
+    """Values (slices, rows, columns) as an image that lies where these slices do, in the order of their stack."""
+    image = sitk.GetImageFromArray(voxels)
+    _place(image, _placement(slices[0].frame, slices[-1].frame))
+    return image
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a stack of slices lies, in DICOM's terms (PS3.3 C.7.6.2.1.1).

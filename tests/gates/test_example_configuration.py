@@ -35,6 +35,7 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "destinations": (config.Destination, table["destinations"][0]),
         "destinations, hl7": (config.Hl7Destination, table["destinations"][1]),
         "destinations, ups": (config.UpsDestination, table["destinations"][2]),
+        "destinations, stow": (config.StowDestination, table["destinations"][3]),
         "routes": (config.Route, table["routes"][0]),
         "routes.exclude": (config.Exclusion, table["routes"][0]["exclude"]),
         "report": (config.ReportSection, table["report"]),

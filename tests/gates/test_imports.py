@@ -28,9 +28,13 @@ BRINGS_TORCH = {
     "prima_core.base.device",
     "prima_core.import_prima",
     "prima_core.random_weights",
+    "prima_core.explanation",
+    "prima_core.key_slices",
     "dicom_node.stages",
+    "dicom_node.explaining",
     "training",
 }
+OF_THE_WORKER = {"dicom_node.stages", "dicom_node.explaining"}  # which it alone loads, and admin commands late
 
 Import = tuple[str, int, bool]
 
@@ -81,7 +85,7 @@ def violations(module: str, source: str) -> list[str]:
         if in_function and not (late_allowed or module.startswith("prima_core")):
             found.append(f"{module}:{line} imports {imported} inside a function")
         early = not in_function and (imported.split(".")[0] in HEAVY or imported in BRINGS_TORCH)
-        if early and module.startswith("dicom_node") and module != "dicom_node.stages":
+        if early and module.startswith("dicom_node") and module not in OF_THE_WORKER:
             found.append(f"{module}:{line} imports {imported} at the top: it would load torch")
     return found
 

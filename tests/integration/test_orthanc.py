@@ -13,6 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node.jobs.tables import results
+from dicom_node.reporting.wording import Wording
 from support.dicom_factory import StudyFacts, write
 from support.node import Node, destination, small_study
 from support.orthanc import ORTHANC_AE, Orthanc
@@ -29,12 +30,12 @@ SAME_AS_SOURCE = (
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, random_bundle: Path) -> Iterator[tuple[Node, Orthanc]]:
-    """A PACS that forwards to the node, and a node that returns to the PACS."""
+    """A PACS that forwards to the node, and a node that returns to the PACS, in German."""
     folder = tmp_path_factory.mktemp("house")
     port = free_port()
     with Orthanc(folder / "pacs", port) as pacs:
         goals = [destination("pacs", ORTHANC_AE, pacs.port)]
-        with Node(folder, random_bundle, destinations=goals, node={"port": port}) as node:
+        with Node(folder, random_bundle, destinations=goals, node={"port": port}, report={"language": "de"}) as node:
             yield node, pacs
 
 
@@ -83,6 +84,9 @@ def test_a_forwarded_study_comes_back_as_one_report_in_the_same_study(
     assert dciodvfy_errors(path) == []
     assert "NOT FOR CLINICAL USE" in document.SeriesDescription
     assert "UNVERIFIED" in dump(path)
+    assert document.SpecificCharacterSet == source.SpecificCharacterSet
+    wording = Wording("de")
+    assert wording.say("restriction", model=wording.say("state_untrained")) in pacs.texts(report)
 
 
 def test_a_knee_is_out_of_scope_for_its_anatomy(house: tuple[Node, Orthanc], shared_data: Path) -> None:

@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +42,8 @@ T = TypeVar("T")
 class Orthanc:
     """A PACS with a folder; runs while the `with` block lasts, except between `stop` and `start`."""
 
-    def __init__(self, folder: Path, node_port: int) -> None:
+    def __init__(self, folder: Path, node_port: int, *, dicom_web: bool = False) -> None:
+        """dicom_web: with the plugin that takes STOW-RS."""
         program = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             pytest.skip("Orthanc is not installed (apt install orthanc)")
@@ -65,9 +66,15 @@ class Orthanc:
             "AuthenticationEnabled": False,
             "StableAge": 2,
             "LuaScripts": [str(folder / "forward.lua")],
-            "Plugins": [],
+            "Plugins": [str(_dicom_web_plugin())] if dicom_web else [],
+            "DicomWeb": {"Enable": dicom_web, "Root": "/dicom-web/"},
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
+
+    @property
+    def dicom_web(self) -> str:
+        """The address of its DICOMweb service."""
+        return f"http://127.0.0.1:{self._http_port}/dicom-web"
 
     def __enter__(self) -> Orthanc:
         self.start()
@@ -112,6 +119,16 @@ class Orthanc:
         path.write_bytes(self._call(f"/instances/{instance}/file"))
         return path
 
+    def texts(self, instance: str) -> list[str]:
+        """The texts of a report's content items, as Orthanc decodes them, but for the long ones."""
+        return list(_values(self._get(f"/instances/{instance}/simplified-tags"), "TextValue"))
+
+    def delete(self, instance: str) -> None:
+        """Forget an instance, as if its disk had."""
+        address = f"http://127.0.0.1:{self._http_port}/instances/{instance}"
+        with urllib.request.urlopen(urllib.request.Request(address, method="DELETE")):
+            pass
+
     def forwarded(self, study_instance_uid: str) -> list[int]:
         """How many instances each forwarding of the study that the node took whole had, oldest first."""
         studies = self._lookup(study_instance_uid)
@@ -153,3 +170,23 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", data=body) as answer:
             content: bytes = answer.read()
         return content
+
+
+def _values(tags: Any, name: str) -> Iterator[str]:
+    """The values of an attribute on every level of Orthanc's tags."""
+    if isinstance(tags, list):
+        for item in tags:
+            yield from _values(item, name)
+    elif isinstance(tags, dict):
+        for key, value in tags.items():
+            if key == name and isinstance(value, str):
+                yield value
+            else:
+                yield from _values(value, name)
+
+
+def _dicom_web_plugin() -> Path:
+    found = sorted(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so*"))
+    if not found:
+        pytest.skip("Orthanc's DICOMweb plugin is not installed (apt install orthanc-dicomweb)")
+    return found[0]

@@ -154,10 +154,13 @@ def read_rows(configuration: Configuration, table: sa.Table = instances) -> list
 
 @contextmanager
 def receiver(
-    folder: Path, registry: Registry | None = None, services: FurtherServices | None = None, **intake: Any
+    where: Path | Configuration,
+    registry: Registry | None = None,
+    services: FurtherServices | None = None,
+    **intake: Any,
 ) -> Iterator[RunningReceiver]:
-    """A receiver on a free port, stopped gracefully at the end."""
-    configuration = configuration_for(folder, free_port(), **intake)
+    """A receiver, stopped gracefully at the end; where: its configuration, or a folder for one on a free port."""
+    configuration = where if isinstance(where, Configuration) else configuration_for(where, free_port(), **intake)
     registry = registry or Registry(configuration.node.database_url)
     stop = threading.Event()
     thread = threading.Thread(

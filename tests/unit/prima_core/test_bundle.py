@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -71,6 +72,7 @@ def test_round_trip(sound: Path) -> None:
     for name, values in load_file(sound / HEADS).items():
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), values)
     assert document(sound)["text_tower"] == "absent"
+    assert bundle.manifest.sha256 == hashlib.sha256((sound / MANIFEST).read_bytes()).hexdigest()
 
 
 def test_a_manifest_is_read_without_torch(sound: Path) -> None:

@@ -31,6 +31,7 @@ def test_a_study_becomes_patches_in_three_planes(tmp_path: Path) -> None:
     assert [series.thin_axis for series in study.series] == [0, 2, 1]
     assert done[-3:] == [(1, 3), (2, 3), (3, 3)]
     assert study.description == "MRI BRAIN"
+    assert study.seconds > 0
     for series in study.series:
         distinct = np.unique(series.token_ids)
         assert series.tokens_total == 4 * 64

@@ -104,6 +104,9 @@ def test_company_in_a_batch_does_not_matter(golden_model: Prima, golden_studies:
         assert isinstance(together, StudyPrediction)
         assert together.study_instance_uid == study.study_instance_uid
         assert_same(alone, together)
+        assert (alone.batch_studies, alone.batch_tokens) == (1, study.tokens_kept)
+        tokens = sum(one.tokens_kept for one in (*studies, short, studies[0]))
+        assert (together.batch_studies, together.batch_tokens) == (len(batch), tokens)
 
 
 def test_a_repeated_token_is_encoded_once_and_counts_twice(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from dicom_node.base.config import Configuration, configuration_from, load_configuration
+from dicom_node.base.config import Configuration, StowDestination, configuration_from, load_configuration
 from dicom_node.base.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[4] / "deploy" / "node.example.toml"
+STOW = {"name": "web", "kind": "stow", "url": "https://pacs.example.org/dicom-web"}
 DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 
@@ -36,6 +37,18 @@ DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 
         ({"destinations": [DESTINATION | {"sop_class": "keyobject"}]}, "destinations.0.sop_class"),
         ({"destinations": [DESTINATION], "routes": [{"from": ["  "], "to": ["pacs"]}]}, "routes.0.from.0"),
         ({"worklist": {"rules": ["any"]}}, "worklist.rules"),
+        ({"destinations": [DESTINATION | {"commitment_seconds": 86401}]}, "destinations.0.commitment_seconds"),
+        ({"destinations": [STOW | {"url": "pacs.example.org"}]}, "destinations.0.url"),
+        ({"destinations": [STOW | {"url": "https://a:b@pacs.example.org"}]}, "destinations.0.url"),
+        ({"destinations": [STOW | {"url": "https://pacs.example.org/?a=b"}]}, "destinations.0.url"),
+        ({"destinations": [STOW | {"url": "https://pacs.example.org/a b"}]}, "destinations.0.url"),
+        ({"destinations": [STOW | {"user": "node"}]}, "user"),
+        ({"destinations": [STOW | {"user": "no:de", "password_file": "p"}]}, "destinations.0.user"),
+        ({"destinations": [STOW | {"user": "n", "password_file": "p", "token_file": "t"}]}, "token_file"),
+        ({"destinations": [STOW | {"url": "http://pacs.example.org", "token_file": "t"}]}, "https alone"),
+        ({"destinations": [STOW | {"url": "http://pacs.example.org", "tls": {}}]}, "tls"),
+        ({"destinations": [STOW | {"tls": {"private_key": "k"}}]}, "destinations.0.tls"),
+        ({"destinations": [STOW | {"ae_title": "PACS"}]}, "destinations.0.ae_title"),
     ],
 )
 def test_a_mistake_is_named_by_its_key(table: dict[str, Any], named: str) -> None:
@@ -167,3 +180,24 @@ def test_files_of_retraining_lie_beside_the_configuration(tmp_path: Path) -> Non
     settings = {"enabled": True, "what": "full", "labels": "l.csv", "reports": "/r.jsonl"}
     loaded = configuration_from({"retrain": settings}, tmp_path).retrain
     assert (loaded.labels, loaded.reports) == (tmp_path / "l.csv", Path("/r.jsonl"))
+
+
+def test_an_archive_that_answers_commitment_must_be_let_in() -> None:
+    committing = {"destinations": [DESTINATION | {"storage_commitment": True}]}
+    assert configuration_from(committing, Path("/")).destinations, "on loopback everybody is"
+    others = committing | {"intake": {"peers": [{"ae_title": "OTHER"}]}}
+    with pytest.raises(ConfigurationError, match=r"intake\.peers: 'pacs' answers storage commitment"):
+        configuration_from(others, Path("/"))
+    both = committing | {"intake": {"peers": [{"ae_title": "OTHER"}, {"ae_title": "PACS"}]}}
+    assert configuration_from(both, Path("/")).intake.peers[1].ae_title == "PACS"
+
+
+def test_credentials_and_certificates_lie_beside_the_configuration() -> None:
+    table = {
+        "destinations": [STOW | {"token_file": "token", "tls": {"ca_file": "/etc/ca.pem", "certificate": "n.pem"}}]
+    }
+    [web] = configuration_from(table, Path("/etc/prima")).destinations
+    assert isinstance(web, StowDestination)
+    assert web.tls is not None
+    files = (web.token_file, web.tls.ca_file, web.tls.certificate, web.tls.private_key)
+    assert files == (Path("/etc/prima/token"), Path("/etc/ca.pem"), Path("/etc/prima/n.pem"), None)

@@ -99,6 +99,13 @@ def test_a_name_too_long_for_its_meaning_stands_beside_its_code_in_full() -> Non
     assert concept.display == "y" * 100
 
 
+def test_a_text_is_cut_to_so_many_bytes_because_readers_count_them() -> None:
+    assert codes.long_string("é" * 64) == "é" * 32
+    assert codes.long_string("ö" * 64) == "ö" * 16, "four bytes each in GB18030"
+    assert codes.long_string("x" * 63 + "é") == "x" * 63
+    assert codes.long_string("脳" * 3, room=7) == "脳" * 2
+
+
 def test_a_name_without_a_printable_character_is_refused() -> None:
     with pytest.raises(ReportError, match="labels"):
         codes.diagnosis("\x00\n")

@@ -21,9 +21,10 @@ from dicom_node.base.errors import ReportError
 from dicom_node.base.types import Level, Priority, Score, StudyResult
 from dicom_node.reporting import codes
 from dicom_node.reporting.document import SOP_CLASSES, build_report, report_uids, variant_uid
-from dicom_node.reporting.summary import NOTHING_FOUND
+from dicom_node.reporting.wording import Wording
 from support.reports import MODEL, STUDY, dump, make_result, validate, write_study
 
+NOTHING_FOUND = Wording("en").say("nothing_found")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
 
@@ -238,6 +239,12 @@ def test_a_revision_names_its_predecessors(paths: list[Path], tmp_path: Path) ->
     assert series.SeriesInstanceUID == first[1]
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first[0]
     assert "replaces the earlier AI report" in texts(document, "Summary")[0]
+
+
+def test_a_long_series_description_never_hides_the_mark(paths: list[Path], tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, training_state="phantom")
+    document, _ = report(make_result(paths, model=model), paths, tmp_path, series_description="ü" * 64)
+    assert document.SeriesDescription.endswith("ü [PHANTOM, NOT FOR CLINICAL USE]")
 
 
 @pytest.mark.parametrize("state", ["untrained", "phantom"])

@@ -179,7 +179,7 @@ def test_an_object_that_is_gone_or_broken_needs_a_person(tmp_path: Path, content
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_a_disk_in_trouble_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def fail(_: Path) -> Dataset:
+    def fail(_: Path, **__: object) -> Dataset:
         raise OSError(number, "trouble")
 
     monkeypatch.setattr(storescu, "dcmread", fail)
