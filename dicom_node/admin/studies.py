@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import sys
 import time
+from contextlib import redirect_stdout
 from getpass import getuser
 from typing import Annotated, Any
 
@@ -166,7 +168,8 @@ def withdraw(
     """Take a study's results back: from the outbox, the reading list and, by a rejection note, the archives."""
     _, registry = open_registry(config)
     found = find(registry, uid)
-    state = registry.withdraw(found.id, REASONS[reason], getuser(), time.time())
+    with redirect_stdout(sys.stderr):  # what is logged on the way
+        state = registry.withdraw(found.id, REASONS[reason], getuser(), time.time())
     former = registry.study(found.id)
     count = len([one for one in former.former if one.withdrawn_at is not None]) if former is not None else 0
     if json:

@@ -108,8 +108,8 @@ class ArrivalBook(RevisionBook):
         with self._read() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
-    def settle(self, path: str, verdict: Verdict, first: str | None = None) -> None:
-        """Write down what a disputed object turned out to be, and what follows from it for its study.
+    def settle(self, path: str, verdict: Verdict, first: str | None = None) -> bool:
+        """Write down what a disputed object turned out to be, and what follows from it for its study; whether it was.
 
         first: path of the object that it was compared with; where that no longer stands for the SOP Instance UID, the
         verdict is out of date and another comparison is due.
@@ -120,14 +120,15 @@ class ArrivalBook(RevisionBook):
             mine = sa.and_(instances.c.path == path, instances.c.standing == Standing.DISPUTED)
             row = connection.execute(sa.select(instances).where(mine)).one_or_none()
             if row is None:
-                return
+                return False
             stands = self._first(connection, row.sop_instance_uid)
             if first is not None and (stands is None or stands.path != first):
-                return
+                return False
             if verdict is Verdict.CORRECTION and stands is not None and stands.study_id == row.study_id:
                 self._correct_image(connection, stands, row)
             else:
                 connection.execute(instances.update().where(mine).values(standing=Standing(verdict.value)))
+        return True
 
     def _correct_image(self, connection: sa.Connection, first: Any, other: Any) -> None:
         """Of two versions of one object in one study the one that was received last counts. Both are rows."""

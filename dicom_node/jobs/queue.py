@@ -22,6 +22,7 @@ from dicom_node.jobs.tables import associations, deliveries, instances, results,
 from dicom_node.jobs.transitions import move
 
 GRACE_SECONDS = 30.0
+DOUBT_SECONDS = 600.0
 CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived or were being compared"
 IMAGES_LOST = "images of the study were received but are missing from the spool"
 IMAGES_ELSEWHERE = "images of the study were received before under another Study Instance UID and are not used here"
@@ -77,16 +78,22 @@ class StudyQueue(FlagBook):
     def claim(self, owner: str, lease_until: float, at: float, *, untried: bool = False) -> Claim | None:
         """Take the most urgent, then oldest study that waits; None when nothing does. One atomic transaction.
 
-        untried: only a study that no attempt has failed on, fit for the company of others.
+        One that got an object since it was closed that may correct or reject its images waits until that is judged, for
+        a while. untried: only a study that no attempt has failed on, fit for the company of others.
         """
         due = sa.or_(
             studies.c.state == StudyState.COMPLETE,
             sa.and_(studies.c.state == StudyState.FAILED, is_over(studies.c.next_attempt_at, at)),
         )
+        in_doubt = sa.exists().where(
+            instances.c.study_id == studies.c.id, (instances.c.standing == Standing.DISPUTED) | is_unexamined()
+        )
+        by_cap = sa.func.coalesce(studies.c.partial_reason, "") == CLOSED_BY_CAP
+        certain = ~in_doubt | by_cap | is_over(studies.c.completed_at, at - DOUBT_SECONDS)
         with self._write() as connection:
             row = connection.execute(
                 sa.select(studies)
-                .where(due, studies.c.attempts == 0 if untried else sa.true())
+                .where(due, certain, studies.c.attempts == 0 if untried else sa.true())
                 .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)

@@ -72,7 +72,8 @@ class Housekeeping:
             settled = verdict or self._after_failure(spool, first, path)
             if settled is None:
                 continue
-            self._registry.settle(path, settled, first)
+            if not self._registry.settle(path, settled, first):
+                continue
             level = "warning" if settled is Verdict.QUARANTINED else "info"
             log(Event.OBJECT_SETTLED, level, reason=settled.value, path=path)
 

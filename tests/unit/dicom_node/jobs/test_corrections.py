@@ -500,3 +500,24 @@ def test_a_withdrawal_names_what_the_registry_says(registry: Registry) -> None:
     reason = f"withdrawn by tester: {Rejection.WORKLIST.meaning}"
     [due] = registry.withdrawals_due()
     assert due == Withdrawal(due.result_id, STUDY, Rejection.WORKLIST, reason, 300, (("pacs", ("report.dcm",)),))
+
+
+@pytest.mark.parametrize("doubt", ["version", "note"])
+def test_what_may_correct_or_reject_a_waiting_study_is_judged_before_it_runs(registry: Registry, doubt: str) -> None:
+    registry.record_arrivals([image(1)])
+    registry.close_quiet(LATE, 0, 600)
+    a_note = arrival(7, sop_class_uid=KEY_OBJECT_SELECTION, image=False, **WRONG)
+    registry.record_arrivals([right(1) if doubt == "version" else a_note])
+    assert registry.claim("w", 1e9, 610) is None
+    assert registry.claim("w", 1e9, 1300) is not None, "not for ever"
+
+
+def test_a_study_in_doubt_runs_once_that_is_settled(registry: Registry) -> None:
+    registry.record_arrivals([image(1)])
+    registry.close_quiet(LATE, 0, 600)
+    registry.record_arrivals([image(1, 605, "compressed")])
+    assert registry.claim("w", 1e9, 610) is None
+    settle(registry, Verdict.DUPLICATE)
+    claim = registry.claim("w", 1e9, 620)
+    assert claim is not None
+    assert (claim.revision, len(claim.images)) == (1, 1)
