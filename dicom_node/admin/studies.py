@@ -6,6 +6,7 @@ import enum
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from getpass import getuser
 from typing import Annotated, Any
 
@@ -124,7 +125,12 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
             {"at": utc(e.at), "revision": e.revision, "from": e.from_state, "to": e.to_state, "reason": e.reason}
             for e in history
         ]
-        print_json(as_json(found) | {"objects": registry.standings(found.id), "events": events})
+        explained = registry.explanation(found.id)
+        print_json(
+            as_json(found)
+            | {"objects": registry.standings(found.id), "events": events}
+            | {"explanation": asdict(explained) if explained else None}
+        )
         return
     result.print(_table([found]))
     for finding in found.findings:
@@ -135,6 +141,8 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
     for delivery in found.deliveries:
         error = f": {delivery.last_error}" if delivery.last_error else ""
         result.print(f"  → {delivery.destination} ({delivery.kind}) {delivery.state}{error}")
+    if (explained := registry.explanation(found.id)) is not None:
+        result.print(f"  explanation {explained.state}" + (f": {explained.note}" if explained.note else ""))
     for former in found.former:
         what = "withdrawn" if former.withdrawn_at is not None else "rejected by the archive"
         result.print(f"  result of revision {former.revision} {what}: {former.reason or former.as_what}")
@@ -148,14 +156,13 @@ def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
     _, registry = open_registry(config)
     found = find(registry, uid)
     done = registry.retry(found.id, time.time())
-    if not done.queued and not done.deliveries:
+    if not done.queued and not done.deliveries and not done.explaining:
         raise PermanentError(f"nothing to retry: the study is {found.state} and no delivery waits")
     if json:
-        print_json(
-            {"study_instance_uid": found.study_instance_uid, "queued": done.queued, "deliveries": done.deliveries}
-        )
+        print_json({"study_instance_uid": found.study_instance_uid} | asdict(done))
     else:
-        result.print("queued again" if done.queued else f"deliveries due now: {done.deliveries}")
+        words = "queued again" if done.queued else f"deliveries due now: {done.deliveries}"
+        result.print(words + ("; its findings are explained again" if done.explaining else ""))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from dicom_node.base.types import Claim, DeliveryState, StudyState, ToSend
 from dicom_node.jobs.database import Database, is_over
 from dicom_node.jobs.models import claim_of
 from dicom_node.jobs.tables import deliveries, explanations, predictions, results, studies
+from dicom_node.jobs.transitions import lock_study
 
 MOST_ATTEMPTS = 3
 OVERTAKEN = "the study was changed before the result was explained"
@@ -114,6 +115,7 @@ class ExplanationBook(Database):
         Raises LostClaim when the study changed meanwhile, or somebody else took it: then nothing is sent.
         """
         with self._write() as connection:
+            lock_study(connection, owed.claim.study_id)  # whoever withdraws the result now waits, or was first
             row = connection.execute(
                 sa.select(explanations)
                 .where(explanations.c.result_id == owed.result_id, explanations.c.owner == owed.owner)
@@ -154,7 +156,7 @@ class ExplanationBook(Database):
 
     @staticmethod
     def _owed(connection: sa.Connection, row: Any, owner: str) -> OwedExplanation | None:
-        """None when the result is not its study's newest any more, or the study is being run again."""
+        """None when the result was withdrawn or is not its study's newest any more, or the study is run again."""
         query = (
             sa.select(results, predictions.c.logits)
             .join(
@@ -165,7 +167,7 @@ class ExplanationBook(Database):
                     predictions.c.bundle_id == results.c.bundle_id,
                 ),
             )
-            .where(results.c.id == row.result_id)
+            .where(results.c.id == row.result_id, results.c.withdrawn_at.is_(None))
         )
         result = connection.execute(query).one_or_none()
         if result is None:
@@ -193,6 +195,13 @@ class ExplanationBook(Database):
 def owe_explanation(connection: sa.Connection, result: int, at: float) -> None:
     """Have a result explained, in the transaction that records it."""
     connection.execute(explanations.insert().values(result_id=result, state=ExplanationState.PENDING, created_at=at))
+
+
+def explain_again(connection: sa.Connection, result: int) -> bool:
+    """Have a result explained whose explanation failed; whether there was one."""
+    failed = explanations.c.state == ExplanationState.FAILED
+    again = _this(result).where(failed).values(state=ExplanationState.PENDING, attempts=0, note=None)
+    return bool(connection.execute(again).rowcount)
 
 
 def explained_reports(connection: sa.Connection, result: int) -> list[str]:

@@ -10,21 +10,24 @@ import sqlalchemy as sa
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.types import DeliveryState, Standing, StudyState
 from dicom_node.jobs.database import Database
+from dicom_node.jobs.explanations import explain_again
 from dicom_node.jobs.tables import deliveries, instances, results
 from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move
 from dicom_node.jobs.withdrawals import REJECT
 from dicom_node.jobs.worklist_tables import changes
 from prima_core.base.patient import merge_patient_keys, same_patient
 
+SENT = (StudyState.REPORTED, StudyState.DELIVERED)
 ENDED = (StudyState.DEAD, StudyState.FAILED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED, StudyState.WITHDRAWN)
 
 
 @dataclass(frozen=True)
 class Retried:
-    """What happens now: the study runs again, or so many deliveries are due."""
+    """What happens now: the study runs again, or so many deliveries are due, or its result is to be explained."""
 
     queued: bool = False
     deliveries: int = 0
+    explaining: bool = False
 
 
 class Retries(Database):
@@ -33,9 +36,10 @@ class Retries(Database):
     def retry(self, study: str, at: float) -> Retried:
         """Send again what waits or was set aside of the newest result and priority; else run the study again.
 
+        What explains a result is sent again after its report was delivered, too, and tried again if it failed.
         A destination is asked again at once about what it has not committed to yet. A study with a result is run as a
         new revision, under the configuration of today: a result that was held or had no route may go somewhere then.
-        Nothing is done to a study that waits, runs or is delivered. Raises PermanentError while the study's images are
+        Nothing is done to a study that waits or runs. Raises PermanentError while the study's images are
         of two patients.
         """
         with self._write() as connection:
@@ -49,8 +53,9 @@ class Retries(Database):
                 .order_by(results.c.revision.desc())
                 .limit(1)
             ).one_or_none()
-            if row.state == StudyState.REPORTED and newest is not None and self._has_deliveries(connection, newest.id):
-                return Retried(deliveries=told + self._send_again(connection, newest.id, at))
+            if row.state in SENT and newest is not None and self._has_deliveries(connection, newest.id):
+                again = self._send_again(connection, newest.id, at)
+                return Retried(deliveries=told + again, explaining=explain_again(connection, newest.id))
             if told or StudyState(row.state) not in ENDED:
                 return Retried(deliveries=told)
             if not self._one_patient(connection, study):
@@ -76,7 +81,7 @@ class Retries(Database):
             deliveries.c.path.is_not(None),
             deliveries.c.state == DeliveryState.SET_ASIDE,
         )
-        due = {"state": DeliveryState.PENDING, "next_attempt_at": at}
+        due = {"state": DeliveryState.PENDING, "next_attempt_at": at, "failed_commitments": 0}
         return connection.execute(deliveries.update().where(aside).values(**due)).rowcount
 
     @staticmethod

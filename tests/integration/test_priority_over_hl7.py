@@ -159,7 +159,7 @@ def test_the_report_names_the_rule(site: Site) -> None:
         for item in container.get("ContentSequence", [])
         if "TextValue" in item
     ]
-    assert any("→ urgent" in text for text in texts)
+    assert any("-> urgent" in text for text in texts)
 
 
 def test_time_to_flag_is_in_the_metrics(site: Site) -> None:

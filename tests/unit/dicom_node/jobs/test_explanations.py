@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import Level, Prediction, ToSend, study_id
+from dicom_node.base.types import Level, Prediction, Rejection, ToSend, study_id
 from dicom_node.jobs.explanations import GAVE_UP, MOST_ATTEMPTS, OVERTAKEN, ExplanationView, OwedExplanation
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, handover, report
@@ -134,3 +134,30 @@ def test_a_failure_says_why(registry: Registry, final: bool, tries: int) -> None
         registry.fail_explanation(taken(registry, 400 + number), "too little memory", 450, final=final)
     assert (state(registry).state, state(registry).note) == ("failed", "too little memory")
     assert not registry.explanation_waits()
+
+
+def test_a_person_has_it_tried_again_after_the_report_was_delivered(registry: Registry) -> None:
+    reported(registry)
+    delivery = registry.claim_delivery("s", "pacs", 1e9, 350)
+    assert delivery is not None
+    assert registry.delivered(delivery, 360)
+    registry.fail_explanation(taken(registry), "too little memory", 450, final=True)
+    assert registry.retry(STUDY, 500).explaining
+    owed = taken(registry, 510)
+    registry.finish_explanation(owed, PAGES[1:2], [], 520, report_uid=None)
+    delivery = registry.claim_delivery("s", "pacs", 1e9, 530)
+    assert delivery is not None
+    registry.set_aside(delivery, "refused")
+    assert registry.retry(STUDY, 600).deliveries == 1
+    again = registry.claim_delivery("s", "pacs", 1e9, 610)
+    assert again is not None
+    assert again.path == PAGES[1].path
+
+
+def test_a_withdrawn_result_is_not_explained(registry: Registry) -> None:
+    reported(registry)
+    owed = taken(registry)
+    registry.withdraw(STUDY, Rejection.SAFETY, "anna", 410)
+    with pytest.raises(LostClaim):
+        registry.finish_explanation(owed, PAGES, [], 420, report_uid="2.25.5")
+    assert registry.claim_explanation("two", 1e9, 600) is None
