@@ -30,6 +30,7 @@ from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.night_training import NightTraining
+from dicom_node.reporting.fallback import simpler
 from dicom_node.sending.commitment import CommitmentScu
 from dicom_node.sending.commitment_answers import CommitmentAnswers
 from dicom_node.sending.outbox import Outbox, Send
@@ -190,7 +191,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     beat.pulse = pulse
     beat.say("ready")
     try:
-        Outbox(configuration, registry, reached, kind + uuid.uuid4().hex[:8]).run(stop)
+        Outbox(configuration, registry, reached, kind + uuid.uuid4().hex[:8], simpler).run(stop)
         stop.wait()
     finally:
         stop.set()  # whatever ended this: a job that runs all night must see it

@@ -103,6 +103,7 @@ class Event(enum.Enum):
     DELIVERY_DONE = (5001, "delivered")
     DELIVERY_POSTPONED = (5002, "delivery postponed")
     DELIVERY_SET_ASIDE = (5003, "delivery set aside")
+    DELIVERY_FELL_BACK = (5007, "destination takes no such SOP class, sent in a simpler form")
     RESULT_HELD = (5004, "result held")
     NOTE_WRITTEN = (5005, "rejection note written for a withdrawn result")
     NOTE_NOT_WRITTEN = (5006, "rejection note could not be written; a person must reject the result in the archive")

@@ -19,6 +19,7 @@ from dicom_node.jobs.withdrawals import REJECT, STOPPED, of_withdrawn
 from dicom_node.jobs.worklist_tables import changes
 
 EVERYWHERE = "*"
+SIMPLER_FORM = "sent in a simpler form"
 TAKEN = Outcome()
 
 
@@ -147,7 +148,8 @@ class DeliveryBook(FlagBook):
                 self._end(connection, delivery, DeliveryState.PENDING, outcome.words, next_attempt_at=at)
                 return False
             state = DeliveryState.DELIVERED if outcome.stands else DeliveryState.WITHDRAWN
-            self._end(connection, delivery, state, outcome.words or None, delivered_at=at)
+            words = outcome.words or self._form(connection, delivery)
+            self._end(connection, delivery, state, words or None, delivered_at=at)
             if delivery.change is not None:
                 self._acknowledge(connection, delivery, outcome, at)
             if delivery.change is not None or delivery.kind == REJECT:
@@ -186,6 +188,35 @@ class DeliveryBook(FlagBook):
         """Note a refusal that only a person can change."""
         with self._write() as connection:
             self._end(connection, delivery, DeliveryState.SET_ASIDE, error)
+
+    @staticmethod
+    def _form(connection: sa.Connection, delivery: Delivery) -> str:
+        """What stays worth knowing of a delivered object: that it went in a simpler form."""
+        words = connection.scalar(sa.select(deliveries.c.last_error).where(deliveries.c.id == delivery.id)) or ""
+        return words if words.startswith(SIMPLER_FORM) else ""
+
+    def fall_back(self, delivery: Delivery, paths: Sequence[str], reason: str, at: float) -> None:
+        """Send these objects instead of the one that the destination takes in no such class."""
+        first, *more = paths
+        words = f"{SIMPLER_FORM}: {reason}"
+        with self._write() as connection:
+            self._end(connection, delivery, DeliveryState.PENDING, words, next_attempt_at=at)
+            row = connection.execute(
+                deliveries.update().where(deliveries.c.id == delivery.id).values(path=first).returning(deliveries)
+            ).one()
+            for path in more:
+                connection.execute(
+                    deliveries.insert().values(
+                        result_id=row.result_id,
+                        study_id=row.study_id,
+                        destination=row.destination,
+                        kind=row.kind,
+                        path=path,
+                        state=DeliveryState.PENDING,
+                        next_attempt_at=at,
+                        last_error=words,
+                    )
+                )
 
     def return_deliveries(self, owner_prefix: str) -> None:
         """Make what earlier senders of this kind held when they died due again at once."""

@@ -82,7 +82,8 @@ def _fill(
     document.RecognizableVisualFeatures = "NO"
     document.LossyImageCompression = "00"
     document.DerivationDescription = "Pages that explain an AI result, not verified by a physician"
-    document.SourceImageSequence = [_reference(image) for image in shown]
+    if shown:
+        document.SourceImageSequence = [_reference(image) for image in shown]
     document.SamplesPerPixel = 3
     document.PhotometricInterpretation = "RGB"
     document.PlanarConfiguration = 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
@@ -18,7 +19,9 @@ from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
+from dicom_node.sending.requestor import NotAccepted
 
+Fallback = Callable[[Path], Sequence[Path]]
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
@@ -29,13 +32,19 @@ class Outbox:
     """Delivers what the registry holds, with exponential back-off; permanent refusals are set aside for a person."""
 
     def __init__(
-        self, configuration: Configuration, registry: Registry, senders: Mapping[str, Send], owner: str
+        self,
+        configuration: Configuration,
+        registry: Registry,
+        senders: Mapping[str, Send],
+        owner: str,
+        fallback: Fallback = lambda path: [],
     ) -> None:
-        """senders: one for the name of each destination."""
+        """senders: one for the name of each destination. fallback: an object's simpler form, for who refuses it."""
         self._configuration = configuration
         self._registry = registry
         self._senders = senders
         self._owner = owner
+        self._fallback = fallback
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; what is being sent then is finished first.
@@ -121,6 +130,9 @@ class Outbox:
                 log(Event.DELIVERY_SET_ASIDE, "error", **fields)
             else:
                 log(Event.DELIVERY_POSTPONED, "warning", attempts=delivery.attempts, seconds=0.0, **fields)
+        elif isinstance(error, NotAccepted) and (paths := self._simpler(delivery)):
+            self._registry.fall_back(delivery, paths, str(error), time.time())
+            log(Event.DELIVERY_FELL_BACK, "warning", count=len(paths), **fields)
         elif error.retriable:
             wait = back_off(delivery.questions or delivery.attempts, destination)
             self._registry.postpone(delivery, str(error), time.time() + wait)
@@ -128,6 +140,16 @@ class Outbox:
         else:
             self._registry.set_aside(delivery, str(error))
             log(Event.DELIVERY_SET_ASIDE, "error", **fields)
+
+    def _simpler(self, delivery: Delivery) -> list[str]:
+        """The delivery's object in a simpler form, durable; nothing where there is none, or it cannot be made."""
+        if delivery.path is None:
+            return []
+        try:
+            return [path.name for path in self._fallback(self._configuration.node.outgoing / delivery.path)]
+        except Exception as error:  # noqa: BLE001 - then it is set aside for what the peer said
+            log(Event.JOB_FAILED, "error", job="fallback", error=type_and_place(error))
+            return []
 
 
 def back_off(attempts: int, destination: AnyDestination) -> float:

@@ -13,6 +13,7 @@ from dicom_node.base.errors import PeerRefused, PeerUnreachable
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, Send, back_off
+from dicom_node.sending.requestor import NotAccepted
 from support.studies import arrival, handover, new_registry, report
 
 
@@ -140,3 +141,30 @@ def test_the_wait_doubles_up_to_its_cap(tmp_path: Path) -> None:
     waits = [back_off(attempt, destination) for attempt in (1, 2, 3, 10, 1000)]
     for wait, least in zip(waits, (5, 10, 20, 60, 60), strict=True):
         assert least <= wait <= least * 1.1
+
+
+def test_what_a_peer_does_not_take_goes_in_a_simpler_form_and_is_said(registry: Registry, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def takes_simple_ones_alone(delivery: Delivery) -> Outcome:
+        asked.append(delivery.path or "")
+        if not asked[-1].startswith("page"):
+            raise NotAccepted("the peer does not accept this SOP class or transfer syntax")
+        return Outcome()
+
+    senders = Peers().senders() | {"a": takes_simple_ones_alone}
+    outbox = Outbox(configured(tmp_path), registry, senders, "o", lambda path: [Path("page1.dcm"), Path("page2.dcm")])
+    while outbox.deliver_next(outbox._configuration.destinations[0]):
+        pass
+    assert asked[1:] == ["page1.dcm", "page2.dcm"]
+    [study] = registry.studies()
+    told = [one for one in study.deliveries if one.destination == "a"]
+    assert [(one.state, one.kind) for one in told] == [("delivered", "sr"), ("delivered", "sr")]
+    assert all((one.last_error or "").startswith("sent in a simpler form: the peer does not accept") for one in told)
+
+
+def test_what_has_no_simpler_form_is_set_aside(registry: Registry, tmp_path: Path) -> None:
+    senders = Peers(a=NotAccepted("not this class")).senders()
+    outbox = Outbox(configured(tmp_path), registry, senders, "o")
+    outbox.deliver_next(outbox._configuration.destinations[0])
+    assert deliveries(registry)["a"][0] == "set_aside"
