@@ -7,6 +7,7 @@ import pytest
 from dicom_node.base.commitments import Remedy, Settled
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Delivery
+from dicom_node.base.types import Rejection
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, handover, report
 
@@ -233,3 +234,17 @@ def test_an_unknown_transaction_is_nobodys(registry: Registry) -> None:
     assert registry.committed("1.9", 300) is Settled.NOTHING
     assert registry.refused("1.9", Remedy.SET_ASIDE, "gone", 300, 300) is Settled.NOTHING
     assert state(registry) == "committing"
+
+
+def test_of_a_withdrawn_result_nothing_is_asked_or_sent_again_but_it_is_rejected(registry: Registry) -> None:
+    stored(registry)
+    asked(registry, "1.1", 201)
+    found = registry.study("1.2.3")
+    assert found is not None
+    registry.withdraw(found.id, Rejection.SAFETY, "anna", 300)
+    [due] = registry.withdrawals_due()
+    assert due.objects == (("a", (PATH,)),), "the archive has it, committed or not"
+    assert registry.claim_delivery("o", "a", 99999, 5000) is None
+    assert state(registry) == "withdrawn"
+    registry.committed("1.1", 5001)
+    assert state(registry) == "withdrawn", "a late answer changes nothing"
