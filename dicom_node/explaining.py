@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,19 +19,19 @@ from typing import Any
 from pydicom import Dataset
 
 from dicom_node.base.config import Archive, Configuration
-from dicom_node.base.errors import LostClaim, NodeError, PermanentError, Stopped
+from dicom_node.base.errors import LostClaim, NodeError, PermanentError, RetriableError, Stopped
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Claim, Evidence, ImageReference, StudyResult, ToSend
 from dicom_node.jobs.explanations import OwedExplanation
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.models_in_use import ModelsInUse
 from dicom_node.reporting import codes
-from dicom_node.reporting.document import build_report, explained_uid
+from dicom_node.reporting.document import build_report, explained_uid, report_uids
 from dicom_node.reporting.key_objects import key_objects
 from dicom_node.reporting.pages import Reader, key_slice_page, summary_page
 from dicom_node.reporting.regions import regions
 from dicom_node.reporting.secondary_capture import multi_frame, single_frames
-from dicom_node.reporting.source import Image, Source, read_source
+from dicom_node.reporting.source import Image, Source, legal_uid, read_source
 from dicom_node.reporting.wording import Wording
 from dicom_node.reporting.write import write_report
 from prima_core.base.errors import PrimaError
@@ -40,7 +41,9 @@ from prima_core.key_slices import ExplainedSeries, ExplanationSettings, explain
 
 LEASE_SECONDS = 120.0
 LOOK_SECONDS = 0.5
+PATIENCE = 5  # interruptions, after which the gradient has to do
 EXCHANGED = "the model that made the result is not in use any more"
+ANOTHER_RESULT = "images or settings changed since the result was reported"
 GONE = "images of the study are not in the spool any more"
 NOTHING = "nothing in the images could be singled out"
 
@@ -89,6 +92,7 @@ class Explaining:
         self._go_on = go_on
         self._owner = f"explaining-{uuid.uuid4().hex[:8]}"
         self._looked = self._renewed = 0.0
+        self._interrupted: Counter[int] = Counter()
 
     def run_one(self) -> bool:
         """Explain the next result; False when there is none, or a study waits."""
@@ -102,6 +106,7 @@ class Explaining:
         try:
             self._explain(owed)
         except (Stopped, StudyWaits):
+            self._interrupted[owed.result_id] += 1
             self._registry.give_back_explanation(owed)
         except LostClaim as error:
             log(Event.CLAIM_LOST, "warning", study=owed.claim.study_id, reason=str(error))
@@ -116,8 +121,12 @@ class Explaining:
         gone = isinstance(error, FileNotFoundError)
         reason = GONE if gone else str(error) if known else f"unexpected {type_and_place(error)}"
         final = gone or isinstance(error, PrimaError | PermanentError)
+        counts = not isinstance(error, RetriableError | OSError)  # a full disk is not the result's fault
         log(Event.EXPLANATION_FAILED, "warning", study=owed.claim.study_id, reason=reason)
-        self._registry.fail_explanation(owed, reason, time.time(), final=final)
+        self._registry.fail_explanation(owed, reason, time.time(), final=final, counts=counts)
+        if not known and not gone:
+            # A device that this left unusable must be found before a study is on it: the worker starts afresh.
+            self._models.active.model.runtime.synchronize()
 
     def _explain(self, owed: OwedExplanation) -> None:
         claim = owed.claim
@@ -126,22 +135,26 @@ class Explaining:
         watch = self._watch(owed)
         study = self._prepare(claim, watch)
         result = self._result_of(claim, study, owed.logits, owed.precision)
+        if report_uids(result, self._configuration.report.sop_class)[0] != owed.report_uid:
+            raise PermanentError(ANOTHER_RESULT)
         files = {uid: self._configuration.node.spool / path for uid, path in claim.images}
         settings = self._configuration.explanation
         questions = [Question("diagnosis", score.name) for score in result.positive[: settings.findings]]
-        how = ExplanationSettings(settings.method, settings.series, settings.slices, settings.samples, settings.seed)
+        # Where studies come faster than LIME takes, something is better than beginning again for ever.
+        method = "gradient" if self._interrupted[owed.result_id] >= PATIENCE else settings.method
+        how = ExplanationSettings(method, settings.series, settings.slices, settings.samples, settings.seed)
         series = explain(self._models.active.model, study, files, questions, how, watch) if questions else []
         used = [files[uid] for uid in result.sop_instance_uids]
         told = replace(result, evidence=tuple(self._evidence(question, series) for question in questions))
         explained = Explained(told, series, read_source(used), used, owed.report_uid, datetime.now(UTC))
-        objects = self._objects(explained, self._chosen(claim, study))
-        watch(1, 1)
+        objects, notes = self._objects(explained, self._chosen(claim, study), watch)
         self._registry.finish_explanation(
             owed,
             objects,
             [described(one) for one in series],
             time.time(),
             report_uid=explained_uid(owed.report_uid) if any(one.kind == "sr" for one in objects) else None,
+            note="; ".join(notes) or None,
         )
         log(Event.RESULT_EXPLAINED, study=claim.study_id, revision=claim.revision, count=len(questions))
 
@@ -152,25 +165,38 @@ class Explaining:
         for key in shown:
             frames.setdefault(key.sop_instance_uid, []).extend([] if key.frame_number is None else [key.frame_number])
         images = tuple(ImageReference(uid, tuple(sorted(numbers))) for uid, numbers in frames.items())
-        return Evidence(question.output, images, of_finding[0].method, "" if images else NOTHING)
+        return Evidence(question.output, images, of_finding[0].method if images else "", "" if images else NOTHING)
 
-    def _objects(self, explained: Explained, destinations: Sequence[Archive]) -> list[ToSend]:
-        """Everything is durable once this returns. Raises ReportError, DiskFull."""
+    def _objects(
+        self, explained: Explained, destinations: Sequence[Archive], watch: Progress
+    ) -> tuple[list[ToSend], list[str]]:
+        """What is sent, everything durable once this returns, and what could not be made. Raises ReportError, DiskFull.
+
+        Regions rest on what scanners wrote of the geometry: where they cannot be made, the rest goes out without them.
+        """
         made: dict[tuple[str, str], list[str]] = {}
-        to_send = []
+        to_send, notes = [], []
         for destination in destinations:
             for kind, form in self._wanted(explained, destination):
+                watch(len(made), len(made) + 1)
                 if (kind, form) not in made:
-                    made[kind, form] = [self._write(one) for one in self._made(explained, kind, form)]
+                    try:
+                        made[kind, form] = [self._write(one) for one in self._made(explained, kind, form)]
+                    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                        if kind != "seg":
+                            raise
+                        made[kind, form] = []
+                        notes.append(f"no regions: {type_and_place(error)}")
                 to_send += [ToSend(destination.name, kind, path) for path in made[kind, form]]
-        return to_send
+        return to_send, notes
 
     def _wanted(self, explained: Explained, destination: Archive) -> list[tuple[str, str]]:
         """Kind and form of what a destination is sent. A result without findings has a summary page alone."""
         kinds = set(destination.objects)
-        wanted: list[tuple[str, str]] = [("sc", destination.secondary_capture)] if "sc" in kinds else []
-        if explained.result.evidence and kinds - {"sr"}:
-            wanted += [("sr", self._configuration.sop_class_for(destination))] if "sr" in kinds else []
+        wanted: list[tuple[str, str]] = []
+        if explained.result.evidence and "sr" in kinds and len(kinds) > 1:
+            wanted.append(("sr", self._configuration.sop_class_for(destination)))
+        wanted += [("sc", destination.secondary_capture)] if "sc" in kinds else []
         if any(one.key for one in explained.series):
             wanted += [(kind, "") for kind in ("kos", "seg") if kind in kinds]
         return wanted
@@ -184,16 +210,21 @@ class Explaining:
             return [key_objects(_shown(explained), self._words(result), *common)]
         if kind == "seg":
             return [regions(group, number, *common) for number, group in enumerate(_by_series(explained.series), 1)]
-        reader = self._reader(explained.source)
+        reader = self._reader(explained)
         pages = [summary_page(result, explained.series, reader)]
         pages += [key_slice_page(result, one, key, reader) for one in explained.series for key in one.key]
         if form == "multi_frame":
             return [multi_frame(pages, _shown(explained), *common)]
         return single_frames(pages, _shown(explained), *common)
 
-    def _reader(self, source: Source) -> Reader:
-        name = str(source.attributes.PatientName).split("=")[0] if self._configuration.explanation.burn_in_name else ""
-        return Reader(Wording(self._configuration.report.language), name.replace("^", " ").strip())
+    def _reader(self, explained: Explained) -> Reader:
+        name = (
+            str(explained.source.attributes.PatientName).split("=")[0]
+            if self._configuration.explanation.burn_in_name
+            else ""
+        )
+        wording, made = Wording(self._configuration.report.language), explained.created_at.astimezone(UTC)
+        return Reader(wording, name.replace("^", " ").strip(), f"{made:%Y-%m-%d %H:%M} UTC")
 
     def _words(self, result: StudyResult) -> str:
         wording = Wording(self._configuration.report.language)
@@ -246,6 +277,6 @@ def _by_series(explained: Sequence[ExplainedSeries]) -> list[list[ExplainedSerie
     """Those of one series together: only where something speaks for a finding, and it lies somewhere."""
     groups: dict[str, list[ExplainedSeries]] = {}
     for one in explained:
-        if one.key and one.slices[0].frame.frame_of_reference:
+        if one.key and legal_uid(one.slices[0].frame.frame_of_reference):
             groups.setdefault(one.series.series_instance_uid, []).append(one)
     return list(groups.values())

@@ -62,6 +62,7 @@ class StudyStages:
         )
         self._shadow = Shadow(configuration, registry, models, self._prepared, self._go_on)
         self._dropped_at = -DROP_SECONDS
+        self._turn = False
         self._configured = configuration_record(configuration)
         self._software = software()
 
@@ -147,12 +148,15 @@ class StudyStages:
         return provenance_of(claim, received, study, prediction, active.bundle, surroundings, reported_at)
 
     def spare(self) -> bool:
-        """Explain a result, else let the shadow run on a study; now and then delete embeddings too old to keep."""
+        """Explain a result or let the shadow run on a study; now and then delete embeddings too old to keep."""
         days = self._configuration.model.keep_embeddings_days
         if days is not None and time.monotonic() - self._dropped_at > DROP_SECONDS:
             self._dropped_at = time.monotonic()
             self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
-        return self._explaining.run_one() or self._shadow.run_one()
+        # In turn, so that neither keeps the other from its work.
+        self._turn = not self._turn
+        first, second = self._explaining.run_one, self._shadow.run_one
+        return (first() or second()) if self._turn else (second() or first())
 
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""

@@ -107,14 +107,14 @@ def explain(
     settings: ExplanationSettings,
     progress: Progress | None = None,
 ) -> list[ExplainedSeries]:
-    """For each question, in their order, its series, the weightiest first.
+    """For each question, in their order, the series that speak for it, the weightiest first; perhaps none.
 
     progress: hears of every chunk of work; what it raises ends the work. Raises MemoryError or torch.OutOfMemoryError
     where not even FEWEST_SAMPLES fit, UnusableSeries or OSError when a source image cannot be read again.
     """
     explainer = Explainer(model, study, progress)
     shares_SQ = explainer.series_shares(questions)
-    chosen = [np.argsort(-shares_Q, kind="stable")[: settings.series].tolist() for shares_Q in shares_SQ.T]
+    chosen = [_weightiest(shares_S, settings.series) for shares_S in shares_SQ.T]
     found: dict[tuple[int, int], ExplainedSeries] = {}
     for number in sorted({one for series in chosen for one in series}):
         asked = [n for n, series in enumerate(chosen) if number in series]
@@ -136,6 +136,12 @@ def explain(
                 key=key_slices(heat, slices, settings.slices),
             )
     return [found[n, number] for n, series in enumerate(chosen) for number in series]
+
+
+def _weightiest(shares_S: Values, count: int) -> list[int]:
+    """The series whose absence lowers a logit, the most first; the only one of a study in any case."""
+    order = [int(number) for number in np.argsort(-shares_S, kind="stable")[:count]]
+    return order if len(shares_S) == 1 else [number for number in order if shares_S[number] > 0]
 
 
 def source_slices(series: PreparedSeries, files: Mapping[str, Path]) -> tuple[Slice, ...]:

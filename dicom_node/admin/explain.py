@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,8 @@ from prima_core.prepare import prepare_study
 from prima_core.volume.geometry import as_image
 
 app = typer.Typer()
+
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")  # a site may name its heads as it likes
 
 
 @app.command()
@@ -109,7 +112,7 @@ def _explain(
     out.mkdir(parents=True, exist_ok=True)
     reader, told = Reader(Wording(configuration.report.language)), []
     for number, one in enumerate(explained, 1):
-        stem = f"{number:02d}-{one.question.output}"
+        stem = f"{number:02d}-{NOT_IN_NAMES.sub('_', one.question.output)}"
         written = [out / f"{stem}-heat.nii.gz"]
         heat = np.stack([np.nan_to_num(one.heat.on(plane.frame)) for plane in one.slices]).astype(np.float32)
         sitk.WriteImage(as_image(heat, one.slices), str(written[0]))

@@ -361,7 +361,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ToSend:
-    """One object for one destination. kind: sr. path: relative to the outgoing folder."""
+    """One object for one destination. kind: sr, sc, kos or seg. path: relative to the outgoing folder."""
 
     destination: str
     kind: str

@@ -19,6 +19,7 @@ from dicom_node.jobs.withdrawals import REJECT, STOPPED, of_withdrawn
 from dicom_node.jobs.worklist_tables import changes
 
 EVERYWHERE = "*"
+EXPLAINING = ("sc", "kos", "seg")  # kinds that follow a report
 SIMPLER_FORM = "sent in a simpler form"
 TAKEN = Outcome()
 
@@ -57,6 +58,9 @@ class DeliveryBook(FlagBook):
             earlier.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
             earlier.c.stores == 0,
             deliveries.c.stores == 0,
+            # What explains a result holds up nothing but more of the same result's.
+            earlier.c.kind.not_in(EXPLAINING)
+            | (deliveries.c.kind.in_(EXPLAINING) & (deliveries.c.result_id == earlier.c.result_id)),
         )
         paused = sa.exists().where(pauses.c.destination.in_([destination, EVERYWHERE]))
         # Whatever was made of images of two patients stays here, but for what takes it back.
@@ -77,7 +81,12 @@ class DeliveryBook(FlagBook):
             sa.select(deliveries)
             .where(deliveries.c.destination == destination, due, may_leave)
             .where(~waits_for_earlier, ~paused, ~of_two_patients)
-            .order_by(deliveries.c.state == DeliveryState.COMMITTING, deliveries.c.next_attempt_at, deliveries.c.id)
+            .order_by(
+                deliveries.c.state == DeliveryState.COMMITTING,
+                deliveries.c.kind.in_(EXPLAINING),
+                deliveries.c.next_attempt_at,
+                deliveries.c.id,
+            )
             .limit(1)
             .with_for_update(skip_locked=True, key_share=True)
         )
@@ -202,7 +211,10 @@ class DeliveryBook(FlagBook):
         with self._write() as connection:
             self._end(connection, delivery, DeliveryState.PENDING, words, next_attempt_at=at)
             row = connection.execute(
-                deliveries.update().where(deliveries.c.id == delivery.id).values(path=first).returning(deliveries)
+                deliveries.update()
+                .where(deliveries.c.id == delivery.id)
+                .values(path=first, attempts=0)
+                .returning(deliveries)
             ).one()
             for path in more:
                 connection.execute(
@@ -299,8 +311,10 @@ class DeliveryBook(FlagBook):
     def _close_study(self, connection: sa.Connection, study: str, at: float) -> bool:
         newest = sa.select(sa.func.max(results.c.id)).where(results.c.study_id == study).scalar_subquery()
         # What explains a report follows it, and may be refused: the study's state is that of its report.
-        reports = sa.and_(deliveries.c.result_id == newest, deliveries.c.kind == "sr")
-        states = connection.scalars(sa.select(deliveries.c.state).where(reports)).all()
+        sent = connection.execute(
+            sa.select(deliveries.c.state, deliveries.c.kind).where(deliveries.c.result_id == newest)
+        ).all()
+        states = [row.state for row in sent if row.kind not in EXPLAINING] or [row.state for row in sent]
         if set(states) != {DeliveryState.DELIVERED}:  # none at all: the newest result is held, or has no route
             return False
         of_newest = studies.c.revision == (

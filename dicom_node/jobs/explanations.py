@@ -11,12 +11,13 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.types import Claim, DeliveryState, StudyState, ToSend
+from dicom_node.jobs.claims import claim_of
 from dicom_node.jobs.database import Database, is_over
-from dicom_node.jobs.models import claim_of
 from dicom_node.jobs.tables import deliveries, explanations, predictions, results, studies
 from dicom_node.jobs.transitions import lock_study
 
 MOST_ATTEMPTS = 3
+RETRY_SECONDS = 60.0
 OVERTAKEN = "the study was changed before the result was explained"
 GAVE_UP = "the worker stopped while it explained this result, as often as attempts are allowed"
 HAS_RESULT = (StudyState.REPORTED, StudyState.DELIVERED)
@@ -138,14 +139,22 @@ class ExplanationBook(Database):
                     )
                 )
 
-    def fail_explanation(self, owed: OwedExplanation, note: str, at: float, *, final: bool) -> None:
-        """Say why there is none; final: trying again would not help."""
+    def fail_explanation(
+        self, owed: OwedExplanation, note: str, at: float, *, final: bool, counts: bool = True
+    ) -> None:
+        """Say why there is none. final: trying again would not help; counts: the try is one of those allowed.
+
+        Nothing happens where somebody else took it over. It is tried again after a while.
+        """
+        mine = _this(owed.result_id, owed.owner)
         with self._write() as connection:
-            if final or owed_attempts(connection, owed.result_id) >= MOST_ATTEMPTS:
-                _end(connection, owed.result_id, ExplanationState.FAILED, at, note=note)
-            else:
-                values = {"owner": None, "lease_until": None, "note": note}
-                connection.execute(_this(owed.result_id, owed.owner).values(values))
+            if final or (counts and owed_attempts(connection, owed.result_id) >= MOST_ATTEMPTS):
+                failed = {"state": ExplanationState.FAILED, "finished_at": at, "owner": None, "lease_until": None}
+                connection.execute(mine.values(failed | {"note": note}))
+                return
+            waits = {"owner": None, "lease_until": at + RETRY_SECONDS, "note": note}
+            less = {} if counts else {"attempts": explanations.c.attempts - 1}
+            connection.execute(mine.values(waits | less))
 
     def explanation(self, study: str) -> ExplanationView | None:
         """That of a study's newest result; None where nothing is to be explained."""
@@ -205,9 +214,14 @@ def explain_again(connection: sa.Connection, result: int) -> bool:
 
 
 def explained_reports(connection: sa.Connection, result: int) -> list[str]:
-    """SOP Instance UID of a result's explained report, if one was made."""
-    query = sa.select(explanations.c.report_uid).where(
-        explanations.c.result_id == result, explanations.c.report_uid.is_not(None)
+    """SOP Instance UID of a result's explained report, if one was made that left the node or will."""
+    of_result = deliveries.c.result_id == explanations.c.result_id
+    stays = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.WITHDRAWN]) & (deliveries.c.attempts < 2)
+    later = sa.exists().where(of_result, deliveries.c.kind == "sr", deliveries.c.path != results.c.path, ~stays)
+    query = (
+        sa.select(explanations.c.report_uid)
+        .join(results, results.c.id == explanations.c.result_id)
+        .where(results.c.id == result, explanations.c.report_uid.is_not(None), later)
     )
     return [uid for uid in connection.scalars(query) if uid is not None]
 

@@ -20,11 +20,11 @@ from dicom_node.base.types import (
     ModelIdentity,
     ModelRole,
     Prediction,
-    Standing,
     StudyState,
 )
+from dicom_node.jobs.claims import certain, claim_of
 from dicom_node.jobs.database import Database, is_over
-from dicom_node.jobs.tables import instances, model_changes, models, predictions, studies, study_embeddings
+from dicom_node.jobs.tables import model_changes, models, predictions, studies, study_embeddings
 from dicom_node.jobs.withdrawals import withdrawn
 
 
@@ -263,7 +263,7 @@ class ModelBook(Database):
     def study_waits(self, at: float) -> bool:
         """Whether a study waits for the active model now."""
         again = sa.and_(studies.c.state == StudyState.FAILED, is_over(studies.c.next_attempt_at, at))
-        query = sa.select(studies.c.id).where((studies.c.state == StudyState.COMPLETE) | again).limit(1)
+        query = sa.select(studies.c.id).where((studies.c.state == StudyState.COMPLETE) | again, certain(at)).limit(1)
         with self._read() as connection:
             return connection.execute(query).first() is not None
 
@@ -442,21 +442,3 @@ def _embedding(connection: sa.Connection, study: str, revision: int, encoder: st
     query = sa.select(study_embeddings.c.embedding).where(*(study_embeddings.c[name] == key[name] for name in key))
     found: bytes | None = connection.scalar(query)
     return found
-
-
-def claim_of(connection: sa.Connection, row: Any) -> Claim:
-    """The images of a study that has a result, as its worker was given them. row: of `studies`."""
-    evidence = sa.and_(instances.c.study_id == row.id, instances.c.image, instances.c.standing == Standing.CURRENT)
-    query = sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae).where(evidence)
-    images = connection.execute(query.order_by(instances.c.path)).all()
-    return Claim(
-        study_id=row.id,
-        study_instance_uid=row.study_instance_uid,
-        revision=row.revision,
-        urgent=row.urgent,
-        owner="",
-        calling_aes=tuple(sorted({image.calling_ae for image in images})),
-        images=tuple((image.sop_instance_uid, image.path) for image in images),
-        partial_reason=row.partial_reason,
-        attempts=0,
-    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
 from dicom_node.base.orders import Handover
 from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standing, StudyState
+from dicom_node.jobs.claims import CLOSED_BY_CAP, certain, claim_of
 from dicom_node.jobs.database import is_over
 from dicom_node.jobs.explanations import explained_reports, owe_explanation
 from dicom_node.jobs.flags import FlagBook
@@ -22,15 +22,6 @@ from dicom_node.jobs.tables import associations, deliveries, instances, results,
 from dicom_node.jobs.transitions import move
 
 GRACE_SECONDS = 30.0
-DOUBT_SECONDS = 600.0
-CLOSED_BY_CAP = "the study was closed by the time limit while images still arrived or were being compared"
-IMAGES_LOST = "images of the study were received but are missing from the spool"
-IMAGES_ELSEWHERE = "images of the study were received before under another Study Instance UID and are not used here"
-IMAGES_UNCORRECTED = (
-    "images of the study were not sent again with its corrected patient or accession number and are not used"
-)
-IMAGES_EXPIRED = "images of the study were deleted here because their retention expired"
-IMAGES_QUARANTINED = "other images arrived under SOP Instance UIDs of this study and were set aside"
 WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
 
 
@@ -85,15 +76,10 @@ class StudyQueue(FlagBook):
             studies.c.state == StudyState.COMPLETE,
             sa.and_(studies.c.state == StudyState.FAILED, is_over(studies.c.next_attempt_at, at)),
         )
-        in_doubt = sa.exists().where(
-            instances.c.study_id == studies.c.id, (instances.c.standing == Standing.DISPUTED) | is_unexamined()
-        )
-        by_cap = sa.func.coalesce(studies.c.partial_reason, "") == CLOSED_BY_CAP
-        certain = ~in_doubt | by_cap | is_over(studies.c.completed_at, at - DOUBT_SECONDS)
         with self._write() as connection:
             row = connection.execute(
                 sa.select(studies)
-                .where(due, certain, studies.c.attempts == 0 if untried else sa.true())
+                .where(due, certain(at), studies.c.attempts == 0 if untried else sa.true())
                 .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)
@@ -110,24 +96,7 @@ class StudyQueue(FlagBook):
                 lease_until=lease_until,
                 attempts=row.attempts + 1,
             )
-            rows = connection.execute(
-                sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae, instances.c.standing)
-                .where(instances.c.study_id == row.id, instances.c.image)
-                .order_by(instances.c.path)
-            ).all()
-        evidence = [item for item in rows if item.standing == Standing.CURRENT]
-        return Claim(
-            study_id=row.id,
-            study_instance_uid=row.study_instance_uid,
-            revision=row.revision,
-            urgent=row.urgent,
-            owner=owner,
-            calling_aes=tuple(sorted({item.calling_ae for item in evidence})),
-            images=tuple((item.sop_instance_uid, item.path) for item in evidence),
-            partial_reason=row.partial_reason or _incomplete(rows),
-            attempts=row.attempts + 1,
-            corrected=_corrected(rows),
-        )
+            return claim_of(connection, row, owner, row.attempts + 1)
 
     def renew(self, owner: str, held: Sequence[str], lease_until: float) -> None:
         """Say that the owner still works on these studies."""
@@ -244,7 +213,7 @@ class StudyQueue(FlagBook):
         may = results.c.training_state == CLINICAL if clinical_only else sa.true()
         stays = deliveries.c.state.in_([DeliveryState.SET_ASIDE, DeliveryState.WITHDRAWN])
         leaves = (deliveries.c.attempts > 0) | (may & ~stays)
-        sent = sa.exists().where(deliveries.c.result_id == results.c.id, leaves)
+        sent = sa.exists().where(deliveries.c.result_id == results.c.id, deliveries.c.kind == "sr", leaves)
         query = (
             sa.select(results.c.id, results.c.sop_instance_uid, results.c.series_instance_uid, results.c.sop_class_uid)
             .where(results.c.study_id == study, results.c.revision < revision, sent)
@@ -309,27 +278,6 @@ class StudyQueue(FlagBook):
                 ):
                     returned.append(study)
         return returned
-
-
-def _incomplete(images: Sequence[Any]) -> str | None:
-    """Why not everything that was received under a study's name can be used; None when it can. images: its rows."""
-    uids = {standing: {row.sop_instance_uid for row in images if row.standing == standing} for standing in Standing}
-    if uids[Standing.LOST] - uids[Standing.CURRENT]:
-        return IMAGES_LOST
-    if uids[Standing.UNCORRECTED]:
-        return IMAGES_UNCORRECTED
-    if uids[Standing.EXPIRED] - uids[Standing.CURRENT]:
-        return IMAGES_EXPIRED
-    if uids[Standing.CORRECTION] - uids[Standing.CURRENT]:
-        return IMAGES_ELSEWHERE
-    return IMAGES_QUARANTINED if uids[Standing.QUARANTINED] else None
-
-
-def _corrected(images: Sequence[Any]) -> tuple[str, ...]:
-    """Paths of the evidence that took the place of an earlier version. images: a study's rows."""
-    earlier = {row.sop_instance_uid for row in images if row.standing == Standing.SUPERSEDED}
-    current = (row for row in images if row.standing == Standing.CURRENT)
-    return tuple(row.path for row in current if row.sop_instance_uid in earlier)
 
 
 def _counted(reasons: Sequence[str]) -> list[dict[str, str | int]]:

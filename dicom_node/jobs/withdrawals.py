@@ -95,6 +95,11 @@ class WithdrawalBook(FlagBook):
             return 0
         mine = sa.and_(deliveries.c.result_id.in_(ids), IS_OBJECT)
         waits = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SET_ASIDE])
+        # Refused at the first attempt, an object never got there: a note that named it would be refused as well.
+        refused = sa.and_(
+            deliveries.c.state == DeliveryState.SET_ASIDE, deliveries.c.attempts == 1, deliveries.c.stores == 0
+        )
+        connection.execute(deliveries.update().where(mine, refused).values(attempts=0))
         stopped = {"state": DeliveryState.WITHDRAWN, "last_error": STOPPED}
         connection.execute(deliveries.update().where(mine, waits).values(**stopped))
         left = set(connection.scalars(sa.select(deliveries.c.result_id).where(mine, deliveries.c.attempts > 0)))

@@ -57,4 +57,5 @@ def description(settings: ReportSection, result: StudyResult, words: str) -> str
     """Series Description: the configured words first, for rules on their beginning, and the mark."""
     model = result.model
     mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
-    return long_string(f"{settings.series_description} {words}"[: LONG_STRING - len(mark)] + mark)
+    revised = f" r{result.revision}" if result.revision > 1 else ""
+    return long_string(f"{settings.series_description} {words}{revised}"[: LONG_STRING - len(mark)] + mark)

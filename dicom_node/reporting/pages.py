@@ -33,10 +33,11 @@ SIDES = (("L", "R"), ("P", "A"), ("H", "F"))  # towards higher and lower x, y, z
 
 @dataclass(frozen=True)
 class Reader:
-    """How pages are worded. name: the patient's, only where the site asked for it."""
+    """How pages are worded. name: the patient's, only where the site asked for it. made: when, in words."""
 
     wording: Wording
     name: str = ""
+    made: str = ""
 
 
 def summary_page(result: StudyResult, explained: Sequence[ExplainedSeries], reader: Reader) -> Picture:
@@ -63,7 +64,7 @@ def summary_page(result: StudyResult, explained: Sequence[ExplainedSeries], read
     shown = sum(len(one.key) for one in explained)
     top = page.text(say("pages_follow" if shown else "no_pages"), top + 16, size=22, bottom=end + 90, colour=GREY)
     page.text(say("purpose"), max(top + 12, end + 20), size=16, bottom=SIDE - FOOTER, colour=GREY)
-    _foot(page, result, wording)
+    _foot(page, result, reader)
     return page.pixels
 
 
@@ -74,8 +75,7 @@ def key_slice_page(result: StudyResult, explained: ExplainedSeries, key: KeySlic
     top = _marks(page, result, reader, top)
     [score] = [one for one in result.diagnoses if one.name == explained.question.output]
     top = page.text(_named(score, wording), top, size=28, bold=True, bottom=top + 74)
-    where = say("slice_of", series=codes.printable(explained.series.name), number=key.position + 1)
-    page.text(f"{where} / {len(explained.slices)}", top + 6, size=22, bottom=PANEL[1], colour=GREY)
+    page.text(_place(explained, key, wording), top + 6, size=22, bottom=PANEL[1], colour=GREY)
     plain, sides = grey_levels(key.pixels), side_letters(key)
     spacing = key.plane.frame.spacing or (1.0, 1.0)
     right_panel = (SIDE // 2 + 8, PANEL[1], SIDE - MARGIN, PANEL[3])
@@ -87,7 +87,7 @@ def key_slice_page(result: StudyResult, explained: ExplainedSeries, key: KeySlic
     page.scale(ramp, (SIDE // 2 + 60, PANEL[3] + 64, SIDE - 140, PANEL[3] + 84), "0", f"+{explained.strongest:.2g}")
     page.text(say("overlay_note"), PANEL[3] + 40, size=16, right=SIDE // 2 - 8, bottom=SIDE - FOOTER, colour=GREY)
     page.text(method(explained, wording), SIDE - FOOTER - 30, size=16, bottom=SIDE - FOOTER, colour=GREY)
-    _foot(page, result, wording)
+    _foot(page, result, reader)
     return page.pixels
 
 
@@ -133,6 +133,15 @@ def _named(score: Score, wording: Wording) -> str:
     return f"{wording.name(codes.diagnosis(score.name))}: {score_in_words(score, wording)}"
 
 
+def _place(explained: ExplainedSeries, key: KeySlice, wording: Wording) -> str:
+    """Where a reader finds the slice: its series, its Instance Number, and its frame where there are several."""
+    name = codes.printable(explained.series.name)
+    image = key.plane.image.instance_number
+    number = str(image if image is not None else f"({key.position + 1}/{len(explained.slices)})")
+    frame = "" if key.frame_number is None else wording.say("frame_of", number=key.frame_number)
+    return wording.say("slice_of", series=name if drawable(name) else "…", number=number) + frame
+
+
 def _marks(page: Page, result: StudyResult, reader: Reader, top: int) -> int:
     warning = restriction(result.model, reader.wording)
     if warning:
@@ -142,8 +151,11 @@ def _marks(page: Page, result: StudyResult, reader: Reader, top: int) -> int:
     return top
 
 
-def _foot(page: Page, result: StudyResult, wording: Wording) -> None:
-    model = result.model
+def _foot(page: Page, result: StudyResult, reader: Reader) -> None:
+    """Model and version, and which of several revisions this is."""
+    model, wording = result.model, reader.wording
+    made = wording.say("made", revision=result.revision, at=reader.made)
+    page.text(made, SIDE - 30, size=18, bottom=SIDE - 4, colour=GREY)
     name = codes.printable(f"{model.name} {model.version}")
     words = wording.say("model", model=name, bundle=codes.printable(model.bundle_id), precision=result.precision)
-    page.text(words, SIDE - FOOTER + 14, size=18, bottom=SIDE - 10, colour=GREY)
+    page.text(words, SIDE - FOOTER + 8, size=18, bottom=SIDE - 34, colour=GREY)

@@ -47,15 +47,19 @@ def regions(
     created_at: datetime,
 ) -> Dataset:
     """The regions of one series. explained: all of the same series; number: of the object in its own series, from 1."""
-    slices = explained[0].slices
-    frame = slices[0].frame
-    masks = np.stack([np.stack([one.region(plane) for plane in slices]) for one in explained], axis=-1)
+    frame, distance = explained[0].slices[0].frame, _distance(explained[0].slices)
+    slices, shown = [], []
+    for plane in explained[0].slices:  # one at a time: of a large volume few slices show anything
+        mask = np.stack([one.region(plane) for one in explained], axis=-1)
+        if mask.any():
+            slices.append(plane)
+            shown.append(mask)
     assert frame.spacing is not None  # what has no place is not prepared
     assert frame.orientation is not None
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
         document: Dataset = Segmentation(
-            source_images=[_single_frame(n, plane, source) for n, plane in enumerate(slices)],
-            pixel_array=masks.astype(np.uint8),
+            source_images=[_single_frame(n, plane, source, frame.frame_of_reference) for n, plane in enumerate(slices)],
+            pixel_array=np.stack(shown).astype(np.uint8),
             segmentation_type="BINARY",
             segment_descriptions=[_segment(n, one, result) for n, one in enumerate(explained, 1)],
             series_instance_uid=derived_uid("regions series", report_uid),
@@ -69,7 +73,7 @@ def regions(
             series_description=description(settings, result, "regions"),
             content_label="AI_EXPLANATION",
             content_description="What an AI result rests on, unverified",
-            pixel_measures=PixelMeasuresSequence(frame.spacing, _distance(slices)),
+            pixel_measures=PixelMeasuresSequence(frame.spacing, distance),
             plane_orientation=PlaneOrientationSequence(CoordinateSystemNames.PATIENT, frame.orientation),
             plane_positions=[
                 PlanePositionSequence(CoordinateSystemNames.PATIENT, plane.frame.position or ()) for plane in slices
@@ -122,7 +126,7 @@ def _name(reference: Dataset, plane: Slice, *, whole: bool = False) -> Dataset:
     return reference
 
 
-def _single_frame(number: int, plane: Slice, source: Source) -> Dataset:
+def _single_frame(number: int, plane: Slice, source: Source, frame_of_reference: str) -> Dataset:
     """What the library wants to know of a slice: what the node read of it, not the file's own words.
 
     Slices may be frames, or parts, of one image, so that each goes by its number until `_refer`.
@@ -136,7 +140,7 @@ def _single_frame(number: int, plane: Slice, source: Source) -> Dataset:
     image.SeriesInstanceUID = plane.image.series_instance_uid
     image.SOPInstanceUID = _numbered(number)
     image.SOPClassUID = MRImageStorage
-    image.FrameOfReferenceUID = plane.frame.frame_of_reference
+    image.FrameOfReferenceUID = frame_of_reference
     image.Modality = "MR"
     image.Rows, image.Columns = plane.frame.rows, plane.frame.columns
     image.ImagePositionPatient = list(plane.frame.position or ())

@@ -91,6 +91,8 @@ def _judge(status: int | None) -> None:
         raise PeerUnreachable("the peer gave no answer to the C-STORE")
     if status in (SUCCESS, DUPLICATE_SOP_INSTANCE) or status & 0xF000 == 0xB000:
         return
+    if status & 0xFFF0 == 0xA770:  # a rejection note: of something else than the archive has, or rejected before
+        raise PeerRefused(f"the peer refused the rejection note (status 0x{status:04X})")
     if status & 0xFF00 == 0xA700 or status == PROCESSING_FAILURE:
         raise PeerBusy(f"the peer could not take the object now (status 0x{status:04X})")
     raise PeerRefused(f"the peer refused the object (status 0x{status:04X})")

@@ -13,10 +13,11 @@ from pydicom import dcmread
 from dicom_node.base.config import Configuration, Destination, ExplanationSection, ModelSection, NodeSection
 from dicom_node.base.errors import Stopped
 from dicom_node.base.types import Claim, Level, Priority, StudyResult
-from dicom_node.explaining import EXCHANGED, GONE, Explaining, Progress
+from dicom_node.explaining import ANOTHER_RESULT, EXCHANGED, GONE, Explaining, Progress
 from dicom_node.jobs.explanations import ExplanationView
 from dicom_node.jobs.registry import Registry
 from dicom_node.models_in_use import ModelsInUse, scores_of
+from dicom_node.reporting.document import report_uids
 from dicom_node.stages import logits_of
 from prima_core.base.types import PreparedStudy
 from prima_core.explanation import Explainer
@@ -72,7 +73,10 @@ class Site:
         kept = self.models.active.prediction(logits_of(said), Level.ROUTINE, said.study_embedding, 0.1)
         made = report(self.uid)
 
+        result = self.result_of(claim, prepare_study(self.files), kept.logits, "fp32")
+        uid, series = report_uids(result, "comprehensive_3d")
         made = replace(made, prediction=kept, model=self.models.active.identity)
+        made = replace(made, sop_instance_uid=uid, series_instance_uid=series)
         self.registry.finish_reported(claim, made, handover("pacs", explain=True), 1200)
         return claim
 
@@ -143,6 +147,26 @@ def test_another_model_does_not_explain_it(site: Site, monkeypatch: pytest.Monke
     assert (site.view.state, site.view.note) == ("failed", EXCHANGED)
 
 
+def test_a_result_of_other_images_is_not_explained(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    result_of = site.result_of
+    other = lambda *given: replace(result_of(*given), revision=2)  # noqa: E731
+    monkeypatch.setattr(site.explaining, "_result_of", other)
+    assert site.explaining.run_one()
+    assert (site.view.state, site.view.note) == ("failed", ANOTHER_RESULT)
+    assert site.sent == ["sr"]
+
+
+def test_regions_that_cannot_be_made_cost_nothing_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(*_: object) -> None:
+        raise ValueError("an odd geometry")
+
+    monkeypatch.setattr("dicom_node.explaining.regions", odd)
+    assert site.explaining.run_one()
+    assert site.view.state == "done"
+    assert (site.view.note or "").startswith("no regions: ValueError at ")
+    assert {*site.sent} == {"sr", "sc", "kos"}
+
+
 def test_a_study_that_waits_goes_first(site: Site) -> None:
     site.registry.record_arrivals([arrival(1, study="1.2.9")])
     site.registry.close_quiet(2000, 0, 2000)
@@ -203,6 +227,7 @@ def test_less_memory_means_fewer_samples_and_the_report_says_so(
 
 def test_no_memory_at_all_is_said_after_some_tries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Explainer, "lime", no_memory(after=0))
+    monkeypatch.setattr("dicom_node.jobs.explanations.RETRY_SECONDS", -1.0)
     while site.explaining.run_one():
         pass
     assert site.view.state == "failed"

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dicom_node.base.errors import LostClaim, PermanentError
 from dicom_node.base.orders import Handover, Outcome, Patient, PriorityChange
 from dicom_node.base.types import Arrival, KeyObjects, Level, Rejection, ToSend, Verdict, Withdrawal, study_id
-from dicom_node.jobs.queue import IMAGES_EXPIRED, IMAGES_UNCORRECTED
+from dicom_node.jobs.claims import IMAGES_EXPIRED, IMAGES_UNCORRECTED
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.rejections import KEY_OBJECT_SELECTION, OTHER_PATIENT, OTHER_STUDY, UNREADABLE, Applied
 from dicom_node.jobs.tables import deliveries, instances, results

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.base.errors import LostClaim
-from dicom_node.base.types import Level, Prediction, Rejection, ToSend, study_id
+from dicom_node.base.types import Level, Prediction, Rejection, Report, ToSend, study_id
 from dicom_node.jobs.explanations import GAVE_UP, MOST_ATTEMPTS, OVERTAKEN, ExplanationView, OwedExplanation
 from dicom_node.jobs.registry import Registry
 from support.studies import arrival, handover, report
@@ -18,15 +18,18 @@ SAID = Prediction("a-1", "e1", LOGITS, Level.URGENT, "fp32", 0.5, bytes(8))
 PAGES = [ToSend("pacs", "sr", "explained.dcm"), ToSend("pacs", "sc", "1.dcm"), ToSend("pacs", "sc", "2.dcm")]
 
 
+def made(revision: int = 1) -> Report:
+    plain = report(revision=revision)
+    return replace(plain, prediction=SAID, model=replace(plain.model, bundle_id="a-1"))
+
+
 def reported(registry: Registry, revision: int = 1, at: float = 300.0) -> None:
     """A result that is to be explained."""
     registry.record_arrivals([arrival(revision, at=at - 20)])
     registry.close_quiet(at - 10, 0, at - 10)
     claim = registry.claim("w", at + 60, at - 5)
     assert claim is not None
-    made = replace(report(revision=revision), prediction=SAID)
-    made = replace(made, model=replace(made.model, bundle_id="a-1"))
-    registry.finish_reported(claim, made, handover("pacs", explain=True), at)
+    registry.finish_reported(claim, made(revision), handover("pacs", explain=True), at)
 
 
 def taken(registry: Registry, at: float = 400.0, owner: str = "one") -> OwedExplanation:
@@ -131,9 +134,72 @@ def test_while_it_is_worked_on_nobody_else_takes_it(registry: Registry) -> None:
 def test_a_failure_says_why(registry: Registry, final: bool, tries: int) -> None:
     reported(registry)
     for number in range(tries):
-        registry.fail_explanation(taken(registry, 400 + number), "too little memory", 450, final=final)
+        at = 400 + 100 * number
+        registry.fail_explanation(taken(registry, at), "too little memory", at, final=final)
+        assert registry.claim_explanation("two", 1e9, at + 1) is None, "not at once again"
     assert (state(registry).state, state(registry).note) == ("failed", "too little memory")
     assert not registry.explanation_waits()
+
+
+def test_what_is_not_the_results_fault_counts_as_no_try(registry: Registry) -> None:
+    reported(registry)
+    for number in range(2 * MOST_ATTEMPTS):
+        at = 400 + 100 * number
+        registry.fail_explanation(taken(registry, at), "the disk is full", at, final=False, counts=False)
+    assert (state(registry).state, state(registry).attempts) == ("pending", 0)
+
+
+def test_who_lost_it_changes_nothing(registry: Registry) -> None:
+    reported(registry)
+    late = taken(registry, 400)
+    other = taken(registry, 500, "two")
+    registry.finish_explanation(other, [], [], 510, report_uid=None)
+    registry.fail_explanation(late, "too late", 520, final=True)
+    assert state(registry).state == "done"
+
+
+def test_pages_that_wait_hold_up_no_report(registry: Registry) -> None:
+    reported(registry)
+    registry.finish_explanation(taken(registry), PAGES, [], 420, report_uid="2.25.5")
+    order = []
+    for at in (500, 510, 520):
+        delivery = registry.claim_delivery("s", "pacs", 1e9, at)
+        assert delivery is not None
+        order.append((delivery.kind, delivery.path))
+        if delivery.kind == "sr":
+            registry.delivered(delivery, at)
+        else:
+            registry.postpone(delivery, "busy", 5000)
+    assert order == [("sr", "report.dcm"), ("sr", "explained.dcm"), ("sc", "1.dcm")]
+    assert registry.claim_delivery("s", "pacs", 1e9, 530) is None, "the second page keeps its place"
+    reported(registry, revision=2, at=1000)
+    newer = registry.claim_delivery("s", "pacs", 1e9, 1100)
+    assert newer is not None
+    assert newer.kind == "sr"
+
+
+def test_a_destination_of_pages_alone_ends_the_study(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1, at=280)])
+    registry.close_quiet(290, 0, 290)
+    claim = registry.claim("w", 1e9, 295)
+    assert claim is not None
+    registry.finish_reported(claim, made(), handover(explain=True), 300)
+    registry.finish_explanation(taken(registry), PAGES[1:2], [], 420, report_uid=None)
+    delivery = registry.claim_delivery("s", "pacs", 1e9, 500)
+    assert delivery is not None
+    assert registry.delivered(delivery, 500)
+
+
+def test_it_is_as_partial_as_its_report(registry: Registry) -> None:
+    registry.record_arrivals([arrival(1, at=280), arrival(2, at=280)])
+    registry.close_quiet(290, 0, 290)
+    registry.mark_lost([arrival(2).path], 291)
+    claim = registry.claim("w", 1e9, 295)
+    assert claim is not None
+    assert claim.partial_reason
+    registry.finish_reported(claim, made(), handover(explain=True), 300)
+    owed = taken(registry)
+    assert (owed.claim.partial_reason, owed.claim.corrected) == (claim.partial_reason, claim.corrected)
 
 
 def test_a_person_has_it_tried_again_after_the_report_was_delivered(registry: Registry) -> None:

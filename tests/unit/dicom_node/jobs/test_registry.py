@@ -11,8 +11,9 @@ from alembic.migration import MigrationContext
 
 from dicom_node.base.errors import LostClaim, PermanentError
 from dicom_node.base.types import StudyState, Verdict, study_id
+from dicom_node.jobs.claims import IMAGES_ELSEWHERE, IMAGES_QUARANTINED
 from dicom_node.jobs.database import migrate, open_engine
-from dicom_node.jobs.queue import CLOSED_BY_CAP, IMAGES_ELSEWHERE, IMAGES_QUARANTINED
+from dicom_node.jobs.queue import CLOSED_BY_CAP
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.retries import Retried
 from dicom_node.jobs.tables import metadata, studies

@@ -20,7 +20,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.base.config import Language, ReportSection
 from dicom_node.base.types import Evidence, ImageReference, Level, Priority, Score, StudyResult
-from dicom_node.jobs import queue
+from dicom_node.jobs import claims, queue
 from dicom_node.reporting import codes
 from dicom_node.reporting.document import SOP_CLASSES, build_report
 from dicom_node.reporting.source import decode
@@ -37,7 +37,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "outcome": ("findings", "explained", "unexplained", "nothing", "everything"),
     "calibrated": (False, True),
     "negatives": ("summary", "all", "none"),
-    "partial": (None, queue.CLOSED_BY_CAP, queue.IMAGES_ELSEWHERE),
+    "partial": (None, queue.CLOSED_BY_CAP, claims.IMAGES_ELSEWHERE),
     "revision": (1, 2),
     "state": ("clinical", "phantom", "untrained"),
     "level": tuple(Level),

@@ -16,7 +16,7 @@ import pytest
 
 from dicom_node.base.config import FindingRule, Language, ReportSection
 from dicom_node.base.types import Finding, Level
-from dicom_node.jobs import queue
+from dicom_node.jobs import claims, queue
 from dicom_node.reporting import codes
 from dicom_node.reporting.wording import FIELD, NUMBERS, Wording
 from dicom_node.worklist.ranking import rank_again
@@ -26,7 +26,7 @@ from prima_core.volume import headers
 PACKAGED = Path(codes.__file__).parent
 ROOT = PACKAGED.parents[1]
 OTHERS: tuple[Language, ...] = ("de", "fr")
-PARTIAL = (queue.CLOSED_BY_CAP, queue.IMAGES_LOST, queue.IMAGES_ELSEWHERE, queue.IMAGES_QUARANTINED)
+PARTIAL = (queue.CLOSED_BY_CAP, claims.IMAGES_LOST, claims.IMAGES_ELSEWHERE, claims.IMAGES_QUARANTINED)
 REASONS = {"UnusableSeries": 0, "_Unreadable": 0, "SetAside": 1}
 NOTES = ("prepare_volume", "_majority_size", "choose_volume", "_judge")
 ANSWERS = ("_not_used", "mosaic_frames", "unexpected")
