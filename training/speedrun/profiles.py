@@ -47,7 +47,7 @@ class Profile:
 
 
 def full() -> Profile:
-    """49 minutes on two cores of an AMD EPYC."""
+    """114 minutes of processor time on an AMD EPYC: about an hour on two cores."""
     return _profile(
         studies=2000,
         away=200,
