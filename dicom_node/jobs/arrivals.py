@@ -16,7 +16,7 @@ from dicom_node.jobs.revisions import CORRECTED, IDENTITY_CORRECTED, REOPENED, N
 from dicom_node.jobs.tables import associations, events, instances, rejected_objects, rejection_notes, studies
 from dicom_node.jobs.transitions import lock_study, reopen
 from dicom_node.jobs.versions import Identity, one_of
-from prima_core.base.patient import merge_patient_keys, same_patient
+from prima_core.base.patient import merge_patient_keys, same_patient, surely_same_patient
 
 # One of these stands for a SOP Instance UID; whatever comes under it later is compared with its file.
 FIRST = (Standing.CURRENT, Standing.OTHER, Standing.UNCORRECTED, Standing.REJECTED)
@@ -248,7 +248,7 @@ class ArrivalBook(RevisionBook):
             instances.c.standing == Standing.EXPIRED,
         )
         is_gone = connection.execute(sa.select(instances.c.path).where(gone).limit(1)).first() is not None
-        return is_gone or any(same_patient(key, arrival.patient_key) for key in keys)
+        return is_gone or any(surely_same_patient(key, arrival.patient_key) for key in keys)
 
     @staticmethod
     def _first(connection: sa.Connection, sop_instance_uid: str) -> Any:

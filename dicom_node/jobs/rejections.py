@@ -16,7 +16,7 @@ from dicom_node.base.types import KeyObjects, Rejection, Standing
 from dicom_node.jobs.revisions import REJECTED, RevisionBook
 from dicom_node.jobs.tables import instances, rejected_objects, rejection_notes
 from dicom_node.jobs.transitions import lock_study, note_event
-from prima_core.base.patient import same_patient
+from prima_core.base.patient import surely_same_patient
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 MAY_REJECT = (Standing.OTHER, Standing.SUPERSEDED)
@@ -92,7 +92,9 @@ class RejectionBook(RevisionBook):
                 self._expire(connection, note.study_id, {one.sop_instance_uid for one in mine})
                 return Applied(note.study_id, rejection, len(mine), ignored=ignored)
             series_and_sops = [(series, uid) for _, series, uid in objects]
-            reports = self._note_rejected_reports(connection, note.study_id, series_and_sops, rejection, at)
+            of_patient = bool(mine) or _of_patient(row, note)
+            named = series_and_sops if of_patient else []
+            reports = self._note_rejected_reports(connection, note.study_id, named, rejection, at)
             if mine:
                 before = self._evidence(connection, note.study_id)
                 self._revise(connection, note.study_id, at, REJECTED, before, arrived=False)
@@ -168,4 +170,5 @@ def is_unexamined() -> sa.ColumnElement[bool]:
 
 
 def _of_patient(image: Any, note: Any) -> bool:
-    return same_patient(image.patient_key, note.patient_key)
+    """A note that names nobody could be anybody's: it rejects nothing."""
+    return surely_same_patient(image.patient_key, note.patient_key)

@@ -19,7 +19,7 @@ from dicom_node.jobs.tables import instances, rejected_objects, rejection_notes,
 from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move, reopen
 from dicom_node.jobs.versions import KNOWN, Identity, Judged, Version, judge
 from dicom_node.jobs.withdrawals import WithdrawalBook
-from prima_core.base.patient import same_patient
+from prima_core.base.patient import surely_same_patient
 
 REOPENED = "an image arrived after the study was closed"
 CORRECTED = "images were sent again with other identifiers or labels"
@@ -31,7 +31,7 @@ Named = Mapping[str, list[tuple[str, Rejection]]]
 
 def rejection_of(named: Named, sop_instance_uid: str, patient_key: str) -> Rejection | None:
     """What an image is rejected as by a note of its own patient; None where by none."""
-    said = [what for key, what in named.get(sop_instance_uid, ()) if same_patient(key, patient_key)]
+    said = [what for key, what in named.get(sop_instance_uid, ()) if surely_same_patient(key, patient_key)]
     return next((what for what in said if what is not Rejection.RETENTION), None)
 
 

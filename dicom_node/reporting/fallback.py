@@ -62,7 +62,8 @@ def _page(document: Dataset, number: int) -> Dataset:
     page.file_meta = deepcopy(document.file_meta)
     page.PixelData = document.PixelData[number * size : (number + 1) * size]
     for keyword in ("NumberOfFrames", "FrameIncrementPointer", "PageNumberVector"):
-        delattr(page, keyword)
+        if keyword in page:
+            delattr(page, keyword)
     page.InstanceNumber = number + 1
     return _named(page, SecondaryCaptureImageStorage, derived_uid("page", document.SOPInstanceUID, str(number)))
 

@@ -35,8 +35,9 @@ def multi_frame(
     )
     document.InstanceNumber = 1
     document.NumberOfFrames = len(pages)
-    document.FrameIncrementPointer = (0x0018, 0x2001)  # Page Number Vector
-    document.PageNumberVector = list(range(1, len(pages) + 1))
+    if len(pages) > 1:
+        document.FrameIncrementPointer = (0x0018, 0x2001)  # Page Number Vector
+        document.PageNumberVector = list(range(1, len(pages) + 1))
     _fill(document, np.stack(pages), shown, result, report_uid, settings)
     complete(document, result, source, settings, created_at)
     return document

@@ -39,6 +39,7 @@ NO_SUCH_EVENT_TYPE = 0x0113
 INVALID_ARGUMENT = 0x0115
 UNRECOGNIZED_OPERATION = 0x0211
 RESOURCE_LIMITATION = 0x0213
+MAX_ANSWER_BYTES = 1 << 16  # a request names one object; decoding takes a hundred times the room
 UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -90,6 +91,7 @@ class CommitmentAnswers:
         """Apply one answer; its status. Success only once the registry has it durably."""
         sender = str(event.assoc.remote["ae_title"]).strip()
         try:
+            self._check_sender(sender)
             self._take(read_answer(event), sender)
         except Useless as error:
             log(Event.COMMITMENT_USELESS, "warning", calling_ae=sender, reason=str(error))
@@ -124,6 +126,12 @@ class CommitmentAnswers:
                 count=len(others),
                 reason="storage commitment of objects that it was not asked for",
             )
+
+    def _check_sender(self, sender: str) -> None:
+        """Nobody's answer but that of an archive that may be asked is worth reading. Raises Useless."""
+        archives = (one for one in self._configuration.destinations if isinstance(one, Destination))
+        if sender not in {one.ae_title.strip() for one in archives}:
+            raise Useless(INVALID_ARGUMENT, "storage commitment by an AE that is not asked for any")
 
     def _archive(self, name: str) -> Destination | None:
         """The destination, while it is one that is asked."""
@@ -173,6 +181,8 @@ def read_answer(event: AssociationEvent) -> Answer:
         raise Useless(NO_SUCH_INSTANCE, "event report of an unknown SOP instance")
     if request.EventTypeID not in EVENT_TYPES:
         raise Useless(NO_SUCH_EVENT_TYPE, "event report of an unknown type")
+    if request.EventInformation is None or len(request.EventInformation.getbuffer()) > MAX_ANSWER_BYTES:
+        raise Useless(INVALID_ARGUMENT, "storage commitment of more than the one object that was asked for")
     try:
         information = event.event_information
         transaction_uid = str(information.TransactionUID)

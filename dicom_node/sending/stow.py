@@ -160,15 +160,18 @@ def _bounded(response: BaseHTTPResponse, seconds: float) -> bytes:
 def _judge(status: int, answer: bytes, instance: str) -> None:
     """Whether the archive has the instance (PS3.18 table 10.5.3-1)."""
     if status in (OK, ACCEPTED, CONFLICT):
-        said = _dataset(answer)
-        reasons = [_value(item, REASON) for item in _items(said, FAILED) if _value(item, INSTANCE) in (instance, None)]
+        said = _datasets(answer)
+        failed = [item for one in said for item in _items(one, FAILED)]
+        reasons = [_value(item, REASON) for item in failed if _value(item, INSTANCE) in (instance, None)]
         if reasons:
             _judge_reason(reasons[0])
             return
-        if status == OK:
+        if status == OK and (said or not answer):
             return
+        if status == OK:  # a proxy's page, say: no archive has the object because of it
+            raise PeerRefused("the peer's answer is not that of a DICOMweb service (status 200)")
         if status == ACCEPTED:
-            if any(_value(item, INSTANCE) == instance for item in _items(said, STORED)):
+            if any(_value(item, INSTANCE) == instance for one in said for item in _items(one, STORED)):
                 return
             raise PeerRefused("the peer does not say what became of the object (status 202)")
     if status in FOR_NOW or 500 <= status < 600:
@@ -188,13 +191,13 @@ def _judge_reason(reason: Any) -> None:
     raise PeerRefused(f"the peer refused the object (failure reason 0x{reason:04X})")
 
 
-def _dataset(answer: bytes) -> Any:
-    """The one data set of an answer in DICOM JSON (PS3.18 annex F); nothing where it is none."""
+def _datasets(answer: bytes) -> list[Any]:
+    """The data sets of an answer in DICOM JSON (PS3.18 annex F), one as a rule; none where it is something else."""
     try:
         parsed = json.loads(answer)
     except (ValueError, RecursionError):
-        return None
-    return parsed[0] if isinstance(parsed, list) and parsed else parsed
+        return []
+    return [one for one in (parsed if isinstance(parsed, list) else [parsed]) if isinstance(one, dict)]
 
 
 def _items(dataset: Any, tag: str) -> list[Any]:

@@ -40,6 +40,7 @@ class StillOrthanc(Orthanc):
         settings = json.loads(path.read_text())
         self.plugin = next((p for p in (Path(f, PLUGIN) for f in PLUGIN_FOLDERS) if p.exists()), None)
         settings |= {"LuaScripts": [], "Plugins": [str(self.plugin)] if self.plugin else []}
+        settings["DicomWeb"] = {"Enable": self.plugin is not None, "Root": "/dicom-web/"}
         path.write_text(json.dumps(settings))
         self.url = f"http://127.0.0.1:{settings['HttpPort']}/dicom-web"
 

@@ -164,8 +164,11 @@ class House:
         found = self.registry.study(STUDY)
         keys = self.registry.patient_keys()["1.2.3"]
         assert found is not None
-        counted = "current" in standings.values()
-        return standings, keys[1] if counted else "", found.state == "dead"
+        dead = (
+            found.state == "dead"
+        )  # of two patients: whichever came first gave the study its key, and nobody reads it
+        counted = "current" in standings.values() and not dead
+        return standings, keys[1] if counted else "", dead
 
 
 def _standings(registry: Registry) -> dict[str, str]:

@@ -51,6 +51,14 @@ def test_a_report_becomes_the_variant_that_would_have_been_made(
     assert simpler(last) == []
 
 
+def test_a_single_page_is_valid_in_both_forms(tmp_path: Path, images: list[Path]) -> None:
+    result, source = make_result(images), read_source(images)
+    page = summary_page(result, [], Reader(Wording("en")))
+    path = write_report(multi_frame([page], [], result, "2.25.9", source, ReportSection(), NOW), tmp_path)
+    assert errors_of(path) == []
+    assert [errors_of(one) for one in simpler(path)] == [[]]
+
+
 def test_pages_become_an_object_each(tmp_path: Path, images: list[Path]) -> None:
     result, source = make_result(images), read_source(images)
     page = summary_page(result, [], Reader(Wording("en")))

@@ -141,8 +141,9 @@ def test_the_object_goes_as_it_is_in_one_part(service: Service, path: Path) -> N
     [
         (200, said(stored=[item("U")]), None),
         (200, b"", None),
-        (200, b"not JSON", None),
-        (200, b"[" * 100_000, None),
+        (200, b"not JSON", PeerRefused),
+        (200, b"<html>log in</html>", PeerRefused),
+        (200, b"[" * 100_000, PeerRefused),
         (200, said(failed=[item("U", 0xA700)]), PeerBusy),
         (200, said(failed=[item("U", 0xC000)]), PeerRefused),
         (202, said(stored=[item("U") | {"00081196": {"vr": "US", "Value": [0xB000]}}]), None),
