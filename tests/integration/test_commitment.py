@@ -294,7 +294,10 @@ def test_answers_that_nobody_asked_for_change_nothing(house: House, capsys: pyte
     assert (house.state, house.study.state) == ("delivered", "delivered")
 
 
-@pytest.mark.parametrize("information", [None, b"\x08\x00\x95\x11UI\xff\xff", b"nonsense" * 100])
+@pytest.mark.parametrize(
+    "information",
+    [None, b"\x08\x00\x95\x11UI\xff\xff", b"nonsense" * 100, b"\x08\x00\x98\x11\x00\x00\x00\x00" * 20_000],
+)
 def test_an_answer_that_is_no_data_set_changes_nothing(house: House, information: bytes | None) -> None:
     waiting(house)
     request = N_EVENT_REPORT()

@@ -226,6 +226,31 @@ def test_nothing_left_ends_without_a_result(registry: Registry) -> None:
     assert withdrawn(registry) == [(1, Rejection.SAFETY)]
 
 
+@pytest.mark.parametrize("what", list(Rejection))
+def test_a_note_that_names_nobody_rejects_nothing(registry: Registry, what: Rejection) -> None:
+    reported(registry, image(1))
+    assert note(registry, what, 1, patient_key="", accession_number="").ignored == OTHER_PATIENT
+    assert (state(registry), withdrawn(registry), registry.expired_files()[:0]) == (("reported", 1), [], [])
+    registry.record_arrivals([image(1, at=700.0, content="again")])
+    assert registry.study(STUDY) is not None
+    assert registry.standings(STUDY)["current"] == 1
+
+
+def test_another_patients_note_says_nothing_of_the_nodes_own_report(registry: Registry) -> None:
+    reported(registry, image(1))
+    study = registry.study(STUDY)
+    assert study is not None
+    own = (("1.2.3", "2.25.9", study.report_uid or ""),)
+    for number, (key, noted) in enumerate(((RIGHT["patient_key"], 0), (KEY, 1))):
+        came = arrival(
+            600 + number, at=600.0 + number, patient_key=key, sop_class_uid=KEY_OBJECT_SELECTION, image=False
+        )
+        registry.record_arrivals([came])
+        applied = registry.apply_note(came.path, KeyObjects(Rejection.SAFETY, own), 600.0)
+        assert applied is not None
+        assert applied.reports == noted
+
+
 def test_a_note_counts_for_its_own_patient_and_study_alone(registry: Registry) -> None:
     reported(registry, image(1))
     assert note(registry, Rejection.QUALITY, 1, **RIGHT).ignored == OTHER_PATIENT
