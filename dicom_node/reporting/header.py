@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -36,7 +37,8 @@ def complete(
         setattr(document, keyword, value)
     if settings.institution:
         document.InstitutionName = long_string(settings.institution)
-    document.update(source.attributes)
+    # A copy: writing a name keeps its bytes, which are wrong in the next object if that is in another character set.
+    document.update(deepcopy(source.attributes))
     date_object(document, created_at)
     set_character_set(document, source.character_set)
 

@@ -33,6 +33,8 @@ def key_objects(
 ) -> Dataset:
     """A selection of these source images, "Of Interest". words: what they were selected for, and by whom."""
     images = [evidence_of(source.study_instance_uid, image) for image in shown]
+    for image in images:
+        image.Rows = image.Columns = 1  # what makes it an image to the library: IMAGE items, not COMPOSITE ones
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
         document: Dataset = KeyObjectSelectionDocument(
             evidence=images,

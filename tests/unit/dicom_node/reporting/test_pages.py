@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from dicom_node.base.config import ReportSection
 from dicom_node.base.types import Level, ModelIdentity, Priority, Score, StudyResult
 from dicom_node.reporting import drawing
 from dicom_node.reporting.document import report_uids
 from dicom_node.reporting.drawing import BLACK, MORE, RED, SIDE, Page, drawable
+from dicom_node.reporting.key_objects import key_objects
 from dicom_node.reporting.pages import Reader, heat_colours, key_slice_page, overlaid, side_letters, summary_page
 from dicom_node.reporting.regions import regions
+from dicom_node.reporting.secondary_capture import multi_frame, single_frames
 from dicom_node.reporting.source import read_source
 from dicom_node.reporting.wording import Wording
 from prima_core.explanation import Question
@@ -190,6 +193,46 @@ def test_regions_name_the_images_and_frames_they_lie_on(tmp_path: Path, write: A
         np.testing.assert_allclose(position, plane.frame.position)
         np.testing.assert_array_equal(mask.astype(bool), one.region(plane))
         assert mask.any()
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (["ISO_IR 192"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO_IR 100"], "Müller^Änne"),
+        (["ISO_IR 144"], "Иванов^Иван"),
+    ],
+)
+def test_every_object_keeps_the_patients_name_as_it_was_written(
+    tmp_path: Path, character_set: list[str], name: str
+) -> None:
+    def named(dataset: Dataset, _: int) -> None:
+        dataset.SpecificCharacterSet = character_set
+        dataset.PatientName = name
+
+    one = explained(tmp_path / "images", write=partial(write_series, edit=named))
+    files = sorted((tmp_path / "images").iterdir())
+    uids = tuple(str(dcmread(path).SOPInstanceUID) for path in files)
+    given = result(study_instance_uid=str(dcmread(files[0]).StudyInstanceUID), sop_instance_uids=uids)
+    source, settings = read_source(files), ReportSection(language="de")
+    common = given, report_uids(given, "comprehensive_3d")[0], source, settings, NOW
+    made = [
+        multi_frame(pages(given, one, "de"), source.images[:2], *common),
+        *single_frames(pages(given, one, "de"), source.images[:1], *common),
+        key_objects(source.images[:2], Wording("de").say("unverified"), *common),
+        regions([one], 1, *common),
+    ]
+    for number, document in enumerate(made):
+        path = tmp_path / f"{number}.dcm"
+        document.save_as(path, enforce_file_format=True)
+        assert errors_of(path) == []
+        assert dcmread(path).PatientName == name
+        if document.Modality == "KO":
+            texts = [element.value for element in dcmread(path).iterall() if element.keyword == "TextValue"]
+            assert any("ÄRZTLICH" in text for text in texts)
+            kinds = [item.ValueType for item in document.ContentSequence if "ReferencedSOPSequence" in item]
+            assert kinds == ["IMAGE", "IMAGE"]
 
 
 def test_a_result_without_an_explained_slice_says_so(tmp_path: Path) -> None:
