@@ -115,7 +115,7 @@ def build_report(
             ),
             series_instance_uid=series_uid,
             series_number=settings.series_number,
-            series_description=_series_description(settings, result.model),
+            series_description=series_description(settings.series_description, result.model),
             sop_instance_uid=sop_uid,
             instance_number=1 + list(SOP_CLASSES).index(chosen) + len(SOP_CLASSES) * bool(result.evidence),
             manufacturer=long_string(settings.manufacturer),
@@ -180,10 +180,10 @@ def _predecessors(
     return predecessors
 
 
-def _series_description(settings: ReportSection, model: ModelIdentity) -> str:
-    """The configured words first, so that a rule on their beginning matches marked reports as well."""
+def series_description(words: str, model: ModelIdentity) -> str:
+    """The words first, so that a rule on their beginning matches marked objects as well; the mark is never cut."""
     mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
-    return long_string(long_string(settings.series_description, LONG_STRING - len(mark)) + mark)
+    return long_string(long_string(words, LONG_STRING - len(mark)) + mark)
 
 
 def software_versions(model: ModelIdentity) -> list[str]:

@@ -11,8 +11,14 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from dicom_node.base.config import ReportSection
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.types import StudyResult
-from dicom_node.reporting.codes import LONG_STRING, long_string
-from dicom_node.reporting.document import date_object, device_of, set_character_set, software_versions
+from dicom_node.reporting.codes import long_string
+from dicom_node.reporting.document import (
+    date_object,
+    device_of,
+    series_description,
+    set_character_set,
+    software_versions,
+)
 from dicom_node.reporting.source import Source
 from dicom_node.reporting.wording import Wording
 
@@ -56,8 +62,6 @@ def new_object(sop_class: UID, sop_instance_uid: str) -> Dataset:
 
 
 def description(settings: ReportSection, result: StudyResult, words: str) -> str:
-    """Series Description: the configured words first, for rules on their beginning, and the mark."""
-    model = result.model
-    mark = "" if model.clinical else f" [{model.training_state.upper()}, NOT FOR CLINICAL USE]"
+    """Series Description of an object beside the report: what it is, and of which revision."""
     revised = f" r{result.revision}" if result.revision > 1 else ""
-    return long_string(f"{settings.series_description} {words}{revised}"[: LONG_STRING - len(mark)] + mark)
+    return series_description(f"{settings.series_description} {words}{revised}", result.model)

@@ -20,6 +20,7 @@ from dicom_node.base.types import Level, ModelIdentity, Priority, Score, StudyRe
 from dicom_node.reporting import drawing
 from dicom_node.reporting.document import report_uids
 from dicom_node.reporting.drawing import BLACK, MORE, RED, SIDE, Page, drawable
+from dicom_node.reporting.header import description
 from dicom_node.reporting.key_objects import key_objects
 from dicom_node.reporting.pages import Reader, heat_colours, key_slice_page, overlaid, side_letters, summary_page
 from dicom_node.reporting.regions import regions
@@ -233,6 +234,15 @@ def test_every_object_keeps_the_patients_name_as_it_was_written(
             assert any("ÄRZTLICH" in text for text in texts)
             kinds = [item.ValueType for item in document.ContentSequence if "ReferencedSOPSequence" in item]
             assert kinds == ["IMAGE", "IMAGE"]
+
+
+@pytest.mark.parametrize(
+    "words", ["AI", "Überprüfte KI-Ergebnisse der Neuroradiologie für ärztliche Augen", "人工知能" * 16]
+)
+def test_no_configured_words_push_the_mark_out(words: str) -> None:
+    told = description(ReportSection(series_description=words), result(revision=12), "key images")
+    assert told.endswith("[PHANTOM, NOT FOR CLINICAL USE]")
+    assert len(told.encode()) <= 64
 
 
 def test_a_result_without_an_explained_slice_says_so(tmp_path: Path) -> None:
