@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
-from dicom_node.admin.output import Json, print_json, progress, result
+from dicom_node.admin.output import Json, notes, print_json, progress, result
 from dicom_node.admin.provenance import Revision, bundle_folder, result_record
 from dicom_node.admin.studies import Uid
 from dicom_node.base.config import Configuration
@@ -68,7 +68,9 @@ def explain(
     settings = configuration.explanation.model_validate(configuration.explanation.model_dump() | given)
     configuration = configuration.model_copy(update={"explanation": settings})
     files = {image.sop_instance_uid: spool.folder / image.path for image in kept.images}
-    described = _explain(configuration, record, found, files, finding or [], out)
+    described, silent = _explain(configuration, record, found, files, finding or [], out)
+    for name in silent:
+        notes.print(f"nothing in the images could be singled out for {name}")
     if json:
         print_json({"study_instance_uid": record.study_instance_uid, "revision": record.revision, "series": described})
         return
@@ -85,7 +87,8 @@ def _explain(
     files: dict[str, Path],
     findings: list[str],
     out: Path,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was found, and the findings for which nothing was."""
     from dicom_node.explaining import described
     from prima_core.bundle import build_model
     from prima_core.explanation import Question
@@ -120,7 +123,8 @@ def _explain(
             written.append(out / f"{stem}-slice{key.position + 1:03d}.png")
             Image.fromarray(key_slice_page(said, one, key, reader)).save(written[-1])
         told.append(described(one) | {"files": [str(path) for path in written]})
-    return told
+    explained_names = {one.question.output for one in explained if one.key}
+    return told, [name for name in names if name not in explained_names]
 
 
 def _result(record: ResultRecord, bundle: Bundle, study: PreparedStudy) -> StudyResult:
