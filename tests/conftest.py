@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,18 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
 from support.command_line import Cli, command  # noqa: E402 - found only from here on
+from support.node import Node  # noqa: E402
 from support.postgres import PostgresServer  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows the end of the log of every node that runs: most of these failures are told there alone."""
+    report = yield
+    if report.failed:
+        for node in Node.entered:
+            report.sections.append(("log of a node that runs", node.log()[-20_000:]))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 from pydicom import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event as AssociationEvent
 
 from dicom_node.base.config import Configuration, load_configuration
@@ -53,6 +54,9 @@ T = TypeVar("T")
 
 class Node:
     """A node's folder and, once started, its processes."""
+
+    #: Those whose block is entered, so that a failed test can show their logs.
+    entered: ClassVar[list[Node]] = []
 
     def __init__(
         self,
@@ -96,9 +100,11 @@ class Node:
         except BaseException:
             self._end()
             raise
+        Node.entered.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        Node.entered.remove(self)
         self._end()
 
     def start(self) -> None:
@@ -284,9 +290,18 @@ def send(port: int, images: Iterable[Dataset], priority: int = 0, calling: str =
         entity.add_requested_context(*pair)
     association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY])
     assert association.is_established
-    statuses = [int(association.send_c_store(image, priority=priority).Status) for image in images]
+    statuses = [_status(association, image, priority) for image in images]
     association.release()
     return statuses
+
+
+def _status(association: Association, image: Dataset, priority: int) -> int:
+    began = time.monotonic()
+    answer = association.send_c_store(image, priority=priority)
+    if "Status" not in answer:
+        how = "aborted" if association.is_aborted else "still open"
+        raise AssertionError(f"no answer to a C-STORE after {time.monotonic() - began:.1f} s, association {how}")
+    return int(answer.Status)
 
 
 def evidence(document: Dataset) -> set[str]:
