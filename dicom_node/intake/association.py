@@ -22,6 +22,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
+from dicom_node.base.tls import shown_certificate
 from dicom_node.base.types import Arrival
 from dicom_node.intake.access import LIMIT_EXCEEDED, NO_REASON, AccessRule, Rejection
 from dicom_node.intake.identity import Identity, InvalidUid, TooLarge, checked_uid, read_identity
@@ -202,7 +203,9 @@ class StorageProvider:
         if request is None or source is None:
             raise ValueError("no A-ASSOCIATE request")
         address = source.address
-        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title)
+        connection = association.dul.socket
+        shown = shown_certificate(connection.socket if connection else None)
+        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title, shown)
         peer = _Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
         with self._lock:
             if rejection is None and len(self._peers) >= self._max_associations:

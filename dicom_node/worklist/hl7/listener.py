@@ -28,18 +28,19 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dicom_node.base.errors import NodeError, PermanentError
 from dicom_node.base.events import type_and_place
 from dicom_node.base.hl7_settings import Hl7Listener
 from dicom_node.base.orders import WorklistEvent
+from dicom_node.base.tls import Renewing, server_context
 from dicom_node.worklist.hl7.acknowledgement import acknowledge, replies
 from dicom_node.worklist.hl7.framing import BlockReader, MessageTooLarge, WrongFraming, block
 from dicom_node.worklist.hl7.header import Header, read_header
 from dicom_node.worklist.hl7.inbound import read_events
 from dicom_node.worklist.hl7.refusal import Condition, Refused
-from dicom_node.worklist.hl7.tls import server_context
 
 CHUNK = 1 << 16
 STOP_SECONDS = 10.0
@@ -89,7 +90,7 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
     def __init__(self, settings: Hl7Listener, handlers: Handlers) -> None:
         self.settings = settings
         self.handlers = handlers
-        self.context = server_context(settings.tls) if settings.tls else None
+        self.context = Renewing(partial(server_context, settings.tls)) if settings.tls else None
         self._places: dict[Any, _Place] = {}
         self.stopping = False
         self._changed = threading.Condition()
@@ -215,7 +216,7 @@ class _Conversation(socketserver.BaseRequestHandler):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.server.context is not None:
-            self._socket = self.server.context.wrap_socket(self._socket, server_side=True)
+            self._socket = self.server.context().wrap_socket(self._socket, server_side=True)
             self.server.secured(self.request, self._socket)
 
     def _converse(self) -> None:
