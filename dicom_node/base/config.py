@@ -30,6 +30,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dicom_node.base.addresses import checked_addresses
+from dicom_node.base.audit_settings import AuditSection
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.base.hl7_settings import Hl7Destination, Hl7Listener
 from dicom_node.base.tls import FINGERPRINT, ClientTls, ServerTls, fingerprint
@@ -46,7 +47,7 @@ Language = Literal["en", "de", "fr"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
 TLS_FILES = ("ca_file", "certificate", "private_key")
-CREDENTIALS = ("password_file", "token_file")
+CREDENTIALS = ("password_file", "token_file", "key_file")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -86,6 +87,11 @@ class NodeSection(Section):
     def spool(self) -> Path:
         """Received objects, one durable file each."""
         return self.storage / "spool"
+
+    @property
+    def audit(self) -> Path:
+        """The audit trail."""
+        return self.storage / "audit"
 
     @property
     def outgoing(self) -> Path:
@@ -401,6 +407,7 @@ class Configuration(Section):
     worklist: WorklistSection = WorklistSection()
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()
+    audit: AuditSection = AuditSection()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:
@@ -512,6 +519,12 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
         "retrain": loaded.retrain.model_copy(update=files),
         "destinations": tuple(_with_absolute_files(destination, folder) for destination in loaded.destinations),
         "hl7": _with_absolute_files(loaded.hl7, folder),
+        "audit": _with_absolute_files(
+            loaded.audit.model_copy(update={"syslog": _with_absolute_files(loaded.audit.syslog, folder)})
+            if loaded.audit.syslog
+            else loaded.audit,
+            folder,
+        ),
     }
     return loaded.model_copy(update=changes)
 
