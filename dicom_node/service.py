@@ -23,6 +23,7 @@ from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.bundles import check_fits
+from dicom_node.certificates import check_certificates
 from dicom_node.console.http import Console
 from dicom_node.corrections import Corrections
 from dicom_node.intake.apart import compare_apart
@@ -68,6 +69,7 @@ def serve(configuration: Configuration) -> None:
     os.umask(PRIVATE)
     if os.geteuid() == 0:  # no refusal: in a container root may be all there is
         log(Event.RUNS_AS_ROOT, "warning")
+    check_certificates(configuration)
     if configuration.model.bundle is None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
     with only_one(configuration.node.storage) as lock:

@@ -29,7 +29,7 @@ CLOSE_SECONDS = 5.0
 #: Events that mean that somebody was kept out.
 REFUSALS = (Event.ASSOCIATION_REFUSED, Event.TLS_REFUSED, Event.HTTP_REFUSED, Event.MESSAGE_TROUBLE)
 #: Of what ends an HL7 connection, what has to do with who is there.
-NOT_ADMITTED = ("not one of the peers", "SSL")
+NOT_ADMITTED = ("not one of the peers", "no TLS connection")
 
 
 def trail_of(configuration: Configuration) -> Trail:

@@ -19,12 +19,11 @@ from pathlib import Path
 
 from dicom_node.audit.chain import Record, read_record
 from dicom_node.audit.trail import Trail
-from dicom_node.base.associations import tls_words
 from dicom_node.base.audit_settings import Syslog
 from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError, PeerUnreachable
 from dicom_node.base.events import Event, log
-from dicom_node.base.tls import ClientTls, client_context
+from dicom_node.base.tls import ClientTls, client_context, tls_words
 
 PRIORITY = 10 * 8 + 5  # facility 10, security messages; severity 5, notice (ITI TF-2 3.20.4.1.2)
 MESSAGE_ID = "IHE+RFC-3881"

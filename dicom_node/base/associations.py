@@ -10,7 +10,7 @@ from pynetdicom import evt
 from pynetdicom.events import Event
 
 from dicom_node.base.errors import ConfigurationError, PeerUnreachable
-from dicom_node.base.tls import ClientTls, client_context
+from dicom_node.base.tls import ClientTls, client_context, tls_words
 
 NOBODY = "no association: nobody answers at this address"
 ENDED_UNDER_TLS = "no association: the peer ended the TLS connection; does it trust the node's certificate?"
@@ -73,12 +73,3 @@ class Wrapping:
 
         secured.do_handshake = do_handshake  # type: ignore[method-assign]
         return secured
-
-
-def tls_words(error: OSError) -> str:
-    """Why a handshake failed, for the log: OpenSSL's reason, which quotes nothing of the peer's."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return "it took too long" if isinstance(error, TimeoutError) else "the connection ended"

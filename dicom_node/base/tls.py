@@ -224,3 +224,12 @@ def _stamp(path: Path | None) -> Stamp | None:
     except OSError:
         return None
     return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
+
+
+def tls_words(error: OSError) -> str:
+    """Why a handshake failed, for the log: OpenSSL's reason, which quotes nothing of the peer's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return "it took too long" if isinstance(error, TimeoutError) else "the connection ended"

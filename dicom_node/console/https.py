@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dicom_node.base.associations import tls_words
 from dicom_node.base.events import Event, log
-from dicom_node.base.tls import Renewing
+from dicom_node.base.tls import Renewing, tls_words
 
 HANDSHAKE_SECONDS = 5.0
 MAX_HANDSHAKES = 64  # under way; for one more the oldest is given up

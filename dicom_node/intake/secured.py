@@ -8,9 +8,8 @@ import threading
 from contextlib import suppress
 from functools import partial
 
-from dicom_node.base.associations import tls_words
 from dicom_node.base.events import Event, log
-from dicom_node.base.tls import Renewing, ServerTls, server_context
+from dicom_node.base.tls import Renewing, ServerTls, server_context, tls_words
 from dicom_node.intake.limits import BoundedSocket
 
 MAX_HANDSHAKES = 128  # under way; for one more the oldest is given up, so that silence keeps nobody out

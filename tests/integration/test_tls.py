@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import ConfigurationError, PeerUnreachable
+from dicom_node.base.events import Event
 from dicom_node.base.tls import ClientTls
 from dicom_node.base.ups_settings import Subscriber
+from dicom_node.certificates import check_certificates
 from dicom_node.console.http import SILENT_SECONDS, Console
 from dicom_node.intake import secured
 from dicom_node.jobs.database import migrate
@@ -28,6 +31,7 @@ from dicom_node.sending.storescu import store as send
 from dicom_node.worklist.dicom import requestor
 from support.certificates import Authority, Issued
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
+from support.node import Node, destination, small_study
 from support.orthanc import ORTHANC_AE, Orthanc
 from support.peers import (
     AE_TITLE,
@@ -294,3 +298,42 @@ def test_silent_connections_to_the_https_port_are_ended_and_keep_nobody_out(
         silent[0].settimeout(SILENT_SECONDS)  # long before its handshake is given up for its time
         with contextlib.suppress(ConnectionResetError):
             assert silent[0].recv(1) == b""
+
+
+def test_a_study_goes_in_and_its_report_out_over_tls_alone(
+    own: Issued, pacs: Issued, scanner: Issued, random_bundle: Path, tmp_path: Path
+) -> None:
+    study = StudyFacts()
+    files = [write(one, tmp_path / f"{number}.dcm") for number, one in enumerate(small_study(study))]
+    (tmp_path / "kept").mkdir()
+    known = {"ae_title": "SCANNER", "certificate": scanner.fingerprint}
+    with storescp(tmp_path / "kept", pacs) as port:
+        goal = destination("archive", "ARCHIVE", port, tls=own.table())
+        with Node(tmp_path, random_bundle, destinations=[goal], intake={"tls": own.table(), "peers": [known]}) as node:
+            assert store(node.port, files).returncode != 0  # plain text
+            assert store(node.port, files, "-aet", "SCANNER", *pacs.dcmtk()).returncode != 0
+            sent = store(node.port, files, "-aet", "SCANNER", *scanner.dcmtk())
+            assert sent.returncode == 0, sent.stdout
+            node.wait_for_state(study.study_uid, "delivered")
+            refusals = [line["number"] for line in node.log_lines()]
+            assert {Event.TLS_REFUSED.number, Event.ASSOCIATION_REFUSED.number} <= set(refusals)
+    [report] = (tmp_path / "kept").iterdir()
+    assert dcmread(report).StudyInstanceUID == study.study_uid
+
+
+@pytest.mark.parametrize("section", ["intake", "node", "hl7", "destinations", "worklist", "audit"])
+def test_a_certificate_that_is_no_use_is_named_before_anything_starts(
+    own: Issued, tmp_path: Path, section: str
+) -> None:
+    own_files, absent = own.table(ca_file=False), {"ca_file": str(tmp_path / "absent.pem")}
+    tables: dict[str, Any] = {
+        "intake": {"tls": own_files | absent},
+        "node": {"http_tls": own_files | absent},
+        "hl7": {"tls": own_files | absent},
+        "destinations": [{"name": "a", "kind": "stow", "url": "https://localhost", "tls": absent}],
+        "worklist": {"subscribers": [{"ae_title": "A", "host": "localhost", "port": 104, "tls": absent}]},
+        "audit": {"syslog": {"host": "localhost", "tls": absent}},
+    }
+    configuration = configuration_from({section: tables[section]}, tmp_path)
+    with pytest.raises(ConfigurationError, match=r"absent\.pem"):
+        check_certificates(configuration)

@@ -16,6 +16,7 @@ from dicom_node.audit.recorder import QUIET_SECONDS, Recorder
 from dicom_node.base.audited import Due, Happened
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.events import Event, log
+from dicom_node.worklist.hl7.listener import NO_TLS, NOT_A_PEER
 from support.audit_messages import event, faults
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
 from support.studies import new_registry
@@ -81,7 +82,8 @@ def test_what_is_logged_becomes_a_valid_message(tmp_path: Path) -> None:
     log(Event.ASSOCIATION_REFUSED, "warning", calling_ae="X<\x01", called_ae="PRIMA", address="192.0.2.8", reason="who")
     log(Event.TLS_REFUSED, "warning", address="::1", reason="no certificate")
     log(Event.HTTP_REFUSED, "warning", address="192.0.2.8")
-    log(Event.MESSAGE_TROUBLE, "warning", address="192.0.2.8", reason="not one of the peers that may connect")
+    log(Event.MESSAGE_TROUBLE, "warning", address="192.0.2.8", reason=NOT_A_PEER)
+    log(Event.MESSAGE_TROUBLE, "warning", address="192.0.2.9", reason=f"{NO_TLS}: no certificate")
     log(Event.MESSAGE_TROUBLE, "warning", address="192.0.2.8", reason="nothing came in time")
     log(Event.STUDY_COMPLETE, study="abc")
     log(Event.NODE_STOPPING)
@@ -92,7 +94,7 @@ def test_what_is_logged_becomes_a_valid_message(tmp_path: Path) -> None:
         ("110100", "110120"),
         ("110113", "110129"),
         ("110112", None),
-        *[("110113", "110126")] * 4,
+        *[("110113", "110126")] * 5,
         ("110100", "110121"),
     ]
     assert description(messages[1]) == "intake, audit"
