@@ -61,9 +61,11 @@ class Recorder:
             self.record(happening)
 
     def record(self, happening: Happening) -> None:
-        """Have it written soon."""
-        if self._queue.qsize() < MAX_WAITING:
-            self._queue.put(audit.as_xml(happening, self._ae_title, self._site))
+        """Have it written soon; what a disk that takes nothing has no room for is left out, and the log says so."""
+        if self._queue.qsize() >= MAX_WAITING:
+            log(Event.AUDIT_NOT_WRITTEN, "error", reason="too many records wait; this one is left out", count=1)
+            return
+        self._queue.put(audit.as_xml(happening, self._ae_title, self._site))
 
     def close(self) -> None:
         """Write what waits; gives up on a disk that does not take it."""

@@ -46,8 +46,8 @@ SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"
 Language = Literal["en", "de", "fr"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
-TLS_FILES = ("ca_file", "certificate", "private_key")
-CREDENTIALS = ("password_file", "token_file", "key_file")
+FILES = ("ca_file", "certificate", "private_key", "password_file", "token_file", "key_file")
+WITH_FILES = ("tls", "http_tls", "syslog")  # sections within sections that name files
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -519,28 +519,18 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
         "retrain": loaded.retrain.model_copy(update=files),
         "destinations": tuple(_with_absolute_files(destination, folder) for destination in loaded.destinations),
         "hl7": _with_absolute_files(loaded.hl7, folder),
-        "audit": _with_absolute_files(
-            loaded.audit.model_copy(update={"syslog": _with_absolute_files(loaded.audit.syslog, folder)})
-            if loaded.audit.syslog
-            else loaded.audit,
-            folder,
-        ),
+        "audit": _with_absolute_files(loaded.audit, folder),
     }
     return loaded.model_copy(update=changes)
 
 
 def _with_absolute_files(section: Any, folder: Path) -> Any:
     """The same section; relative paths of certificates, keys and credentials start at `folder`."""
-    changes: dict[str, Any] = _absolute_files(section, CREDENTIALS, folder)
-    for name in ("tls", "http_tls"):
-        tls = getattr(section, name, None)
-        if tls is not None:
-            changes[name] = tls.model_copy(update=_absolute_files(tls, TLS_FILES, folder))
+    changes = {name: folder / path for name in FILES if (path := getattr(section, name, None)) is not None}
+    for name in WITH_FILES:
+        if (below := getattr(section, name, None)) is not None:
+            changes[name] = _with_absolute_files(below, folder)
     return section.model_copy(update=changes)
-
-
-def _absolute_files(section: Any, names: tuple[str, ...], folder: Path) -> dict[str, Path]:
-    return {name: folder / path for name in names if (path := getattr(section, name, None)) is not None}
 
 
 def _absolute(database: str | None, folder: Path) -> str | None:

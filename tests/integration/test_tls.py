@@ -6,6 +6,7 @@ HL7 over TLS: test_hl7_listener.py, test_hl7_sender.py. STOW-RS over https: test
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
@@ -300,6 +301,9 @@ def test_silent_connections_to_the_https_port_are_ended_and_keep_nobody_out(
             assert silent[0].recv(1) == b""
 
 
+@pytest.mark.skipif(
+    "PRIMA_TLS_NODE" not in os.environ, reason="a whole node: PRIMA_TLS_NODE=1; the others show its parts"
+)
 def test_a_study_goes_in_and_its_report_out_over_tls_alone(
     own: Issued, pacs: Issued, scanner: Issued, random_bundle: Path, tmp_path: Path
 ) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dicom_node.audit import recorder as recorder_module
 from dicom_node.audit.chain import read_record
 from dicom_node.audit.collector import Collector
 from dicom_node.audit.message import as_xml
 from dicom_node.audit.recorder import QUIET_SECONDS, Recorder
+from dicom_node.audit.trail import Trail
 from dicom_node.base.audited import Due, Happened
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.events import Event, log
@@ -137,3 +140,20 @@ def test_a_patient_is_recorded_as_the_site_chose(tmp_path: Path, patients: str) 
     assert (str(image.PatientID) in message) == (patients == "id")
     assert str(image.PatientName).split("^", maxsplit=1)[0] not in message
     registry.close()
+
+
+def test_a_disk_that_takes_nothing_for_a_while_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = Trail.append, iter([OSError("disk full"), OSError("disk full")])
+
+    def append(self: Trail, messages: Sequence[str]) -> None:
+        for failure in failures:
+            raise failure
+        real(self, messages)
+
+    monkeypatch.setattr(Trail, "append", append)
+    monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.01)
+    recorder = Recorder(configuration(tmp_path))
+    log(Event.NODE_STARTED)
+    log(Event.NODE_STOPPING)
+    recorder.close()
+    assert [event(message)[1] for message in recorded(tmp_path)] == ["110120", "110121"]

@@ -100,9 +100,14 @@ def test_certificates_start_at_the_files_folder_wherever_they_are_named() -> Non
             "hl7": {"tls": own},
             "worklist": {"subscribers": [subscriber]},
             "destinations": [DESTINATION | {"tls": own}],
+            "audit": {"key_file": "audit.key", "syslog": {"host": "log", "tls": own}},
         },
         Path("/etc/node"),
     )
+    assert loaded.audit.key_file == Path("/etc/node/audit.key")
+    assert loaded.audit.syslog is not None
+    assert loaded.audit.syslog.tls is not None
+    assert loaded.audit.syslog.tls.certificate == Path("/etc/node/n.pem")
     assert loaded.intake.tls is not None
     assert loaded.intake.tls == loaded.node.http_tls == loaded.hl7.tls
     assert loaded.intake.tls.private_key == Path("/etc/node/n.key")
