@@ -223,7 +223,12 @@ def pdu(kind: int, body: bytes) -> bytes:
 
 def data_pdu(control: int, fragment: bytes, context_id: int = 1) -> bytes:
     """A P-DATA-TF with one fragment; control: 1 command, 2 last (PS3.8 E.2)."""
-    return pdu(0x04, struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment)
+    return pdu(0x04, pdv(control, fragment, context_id))
+
+
+def pdv(control: int, fragment: bytes, context_id: int = 1) -> bytes:
+    """A presentation data value item (PS3.8 9.3.5.1)."""
+    return struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment
 
 
 def read_pdu(connection: socket.socket) -> tuple[int, bytes] | None:

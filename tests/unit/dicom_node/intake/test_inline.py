@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import struct
 from collections.abc import Iterator
 from io import BytesIO
@@ -15,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RSP
+from pynetdicom.dimse_primitives import C_ECHO
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import Verification
 
@@ -24,29 +23,18 @@ from dicom_node.intake import inline
 from dicom_node.intake.inline import announcement, response
 from dicom_node.intake.storage import Announcement, Answer
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
-from support.peers import RunningReceiver, associate_request, data_pdu, pdu, read_pdu, receiver
+from support.peers import RunningReceiver, data_pdu, pdu, pdv, receiver
+from support.raw_sender import P_DATA_TF, RawSender, store_request
 
-A_ASSOCIATE_AC, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = 0x02, 0x04, 0x05, 0x06, 0x07
 uids = st.from_regex(r"[0-9]{1,20}(\.[0-9]{1,20}){0,2}", fullmatch=True)
-
-
-def request(instance: str, priority: int = 0, message_id: int = 1) -> bytes:
-    """The command set as pynetdicom encodes it."""
-    primitive = C_STORE()
-    primitive.MessageID, primitive.Priority = message_id, priority
-    primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID = MRImageStorage, instance
-    primitive.DataSet = BytesIO(b"there is one")
-    message = C_STORE_RQ()
-    message.primitive_to_message(primitive)
-    encoded = encode(message.command_set, True, True)
-    assert encoded is not None
-    return encoded
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom warns of the leading zeros
 @given(uids, st.integers(0, 2), st.integers(0, 0xFFFF))
 def test_a_request_is_read_as_pynetdicom_writes_it(instance: str, priority: int, message_id: int) -> None:
-    read = announcement(memoryview(request(instance, priority, message_id)), MRImageStorage, ImplicitVRLittleEndian)
+    read = announcement(
+        memoryview(store_request(instance, priority, message_id)), MRImageStorage, ImplicitVRLittleEndian
+    )
     assert read == Announcement(message_id, MRImageStorage, instance, priority, MRImageStorage, ImplicitVRLittleEndian)
 
 
@@ -69,7 +57,7 @@ def test_an_answer_is_written_as_pynetdicom_reads_it(instance: str, message_id: 
 @settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_request_is_left_to_pynetdicom_or_read_as_it_reads_it(data: st.DataObject) -> None:
-    whole = bytearray(request("1.2.3.4"))
+    whole = bytearray(store_request("1.2.3.4"))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -88,44 +76,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReceiver]:
         yield running
 
 
-class Sender:
-    """A peer that decides about every byte."""
-
-    def __init__(self, node: RunningReceiver) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", node.port))
-        self.connection.settimeout(60)
-        contexts = [(MRImageStorage, ImplicitVRLittleEndian), (Verification, ImplicitVRLittleEndian)]
-        self.connection.sendall(associate_request(contexts=contexts))
-        answer = read_pdu(self.connection)
-        assert answer is not None
-        assert answer[0] == A_ASSOCIATE_AC
-
-    def answer(self) -> Dataset | None:
-        """The command set of the next message; None once the association is aborted or closed."""
-        found = read_pdu(self.connection)
-        if found is None or found[0] == A_ABORT:
-            return None
-        assert found[0] == P_DATA_TF
-        return decode(BytesIO(found[1][6:]), True, True)
-
-    def release(self) -> None:
-        self.connection.sendall(pdu(A_RELEASE_RQ, bytes(4)))
-        answer = read_pdu(self.connection)
-        assert answer is not None
-        assert answer[0] == A_RELEASE_RP
-        self.connection.close()
-
-
 def image(size: int = 64) -> tuple[Dataset, bytes]:
     dataset = mr_slices(head_phantom(1, size, size), StudyFacts())[0]
     encoded = encode(dataset, True, True)
     assert encoded is not None
     return dataset, encoded
-
-
-def value(control: int, fragment: bytes, context_id: int = 1) -> bytes:
-    """A presentation data value item (PS3.8 9.3.5.1)."""
-    return struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment
 
 
 def stored(node: RunningReceiver, dataset: Dataset) -> bytes:
@@ -137,13 +92,13 @@ def stored(node: RunningReceiver, dataset: Dataset) -> bytes:
 
 
 PIECES = {
-    "all in one PDU": lambda command, data: pdu(P_DATA_TF, value(3, command) + value(2, data)),
+    "all in one PDU": lambda command, data: pdu(P_DATA_TF, pdv(3, command) + pdv(2, data)),
     "half of the data with the command": lambda command, data: (
-        pdu(P_DATA_TF, value(3, command) + value(0, data[:1000])) + data_pdu(2, data[1000:])
+        pdu(P_DATA_TF, pdv(3, command) + pdv(0, data[:1000])) + data_pdu(2, data[1000:])
     ),
     "many values in a PDU": lambda command, data: (
         data_pdu(3, command)
-        + pdu(P_DATA_TF, b"".join(value(0, data[n : n + 100]) for n in range(0, len(data), 100)) + value(2, b""))
+        + pdu(P_DATA_TF, b"".join(pdv(0, data[n : n + 100]) for n in range(0, len(data), 100)) + pdv(2, b""))
     ),
     "a PDU for every few bytes": lambda command, data: (
         data_pdu(3, command)
@@ -159,10 +114,9 @@ PIECES = {
 @pytest.mark.parametrize("pieces", PIECES)
 @pytest.mark.parametrize("chunk", [1 << 20, 1000, 7])
 def test_whatever_the_pieces_the_bytes_are_the_same(node: RunningReceiver, pieces: str, chunk: int) -> None:
-    sender = Sender(node)
+    sender = RawSender(node.port)
     dataset, data = image(24)
-    sent = PIECES[pieces](request(dataset.SOPInstanceUID, message_id=77), data)
-    sender.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sent = PIECES[pieces](store_request(dataset.SOPInstanceUID, message_id=77), data)
     for place in range(0, len(sent), chunk):
         sender.connection.sendall(sent[place : place + chunk])
     answer = sender.answer()
@@ -174,10 +128,10 @@ def test_whatever_the_pieces_the_bytes_are_the_same(node: RunningReceiver, piece
 
 WRONG = {
     "another context": lambda data: data_pdu(2, data, context_id=3),
-    "another command": lambda data: data_pdu(3, request("1.2.3")),
+    "another command": lambda data: data_pdu(3, store_request("1.2.3")),
     "a value longer than its PDU": lambda data: pdu(P_DATA_TF, struct.pack(">LBB", 5000, 1, 2) + data[:10]),
     "a value without a header": lambda data: pdu(P_DATA_TF, struct.pack(">LB", 1, 1)),
-    "more than the last value": lambda data: pdu(P_DATA_TF, value(2, data) + value(2, b"more")),
+    "more than the last value": lambda data: pdu(P_DATA_TF, pdv(2, data) + pdv(2, b"more")),
     "a PDU that declares too much": lambda data: struct.pack(">BxL", P_DATA_TF, 0xFFFFFFFF),
     "an unknown PDU": lambda data: pdu(0x09, b"what"),
 }
@@ -186,9 +140,9 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_must_not_follow_a_request_ends_the_association(node: RunningReceiver, wrong: str) -> None:
     before = len(list(node.spool.paths()))
-    sender = Sender(node)
+    sender = RawSender(node.port)
     dataset, data = image(24)
-    sender.connection.sendall(data_pdu(3, request(dataset.SOPInstanceUID)) + data_pdu(0, data[:500]))
+    sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(0, data[:500]))
     sender.connection.sendall(WRONG[wrong](data[500:]))
     answer = sender.answer()
     if wrong == "more than the last value":
@@ -204,16 +158,18 @@ def test_what_must_not_follow_a_request_ends_the_association(node: RunningReceiv
 
 
 def test_an_echo_between_two_images_is_pynetdicoms(node: RunningReceiver) -> None:
-    sender = Sender(node)
+    sender = RawSender(node.port)
     echo = C_ECHO_RQ()
-    asked = C_ECHO()
-    asked.MessageID, asked.AffectedSOPClassUID = 5, Verification
-    echo.primitive_to_message(asked)
+    primitive = C_ECHO()
+    primitive.MessageID, primitive.AffectedSOPClassUID = 5, Verification
+    echo.primitive_to_message(primitive)
     command = encode(echo.command_set, True, True)
     assert command is not None
     for number in range(2):
         dataset, data = image(24)
-        sender.connection.sendall(data_pdu(3, request(dataset.SOPInstanceUID, message_id=number)) + data_pdu(2, data))
+        sender.connection.sendall(
+            data_pdu(3, store_request(dataset.SOPInstanceUID, message_id=number)) + data_pdu(2, data)
+        )
         stored_it = sender.answer()
         sender.connection.sendall(data_pdu(3, command, context_id=3))
         echoed = sender.answer()
@@ -236,8 +192,8 @@ def test_a_large_object_is_never_whole_in_memory(node: RunningReceiver, monkeypa
     monkeypatch.setattr(inline.Incoming, "write", watch)
     dataset, data = image(1024)
     assert len(data) > 2_000_000
-    sender = Sender(node)
-    sender.connection.sendall(data_pdu(3, request(dataset.SOPInstanceUID)))
+    sender = RawSender(node.port)
+    sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)))
     step = (1 << 16) - 6
     for place in range(0, len(data), step):
         sender.connection.sendall(data_pdu(0 if place + step < len(data) else 2, data[place : place + step]))
@@ -255,9 +211,9 @@ def test_another_pynetdicom_is_left_to_its_own_ways(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(inline.InlineProvider, "_stored", lambda *_: pytest.fail("stored inline"))
     assert not inline.usable()
     with receiver(tmp_path, inline=True) as plain:
-        sender = Sender(plain)
+        sender = RawSender(plain.port)
         dataset, data = image(24)
-        sender.connection.sendall(data_pdu(3, request(dataset.SOPInstanceUID)) + data_pdu(2, data))
+        sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
         answer = sender.answer()
         assert answer is not None
         assert answer.Status == 0
@@ -271,13 +227,13 @@ def test_the_pinned_pynetdicom_is_the_one_that_this_was_written_for() -> None:
 
 def test_noise_between_images_ends_one_association_and_no_other(node: RunningReceiver) -> None:
     draw = random.Random(3)
-    steady = Sender(node)
+    steady = RawSender(node.port)
     for _ in range(6):
-        noisy = Sender(node)
+        noisy = RawSender(node.port)
         noisy.connection.sendall(data_pdu(draw.randrange(4), draw.randbytes(draw.randrange(1, 300))))
         noisy.connection.close()
     dataset, data = image(24)
-    steady.connection.sendall(data_pdu(3, request(dataset.SOPInstanceUID)) + data_pdu(2, data))
+    steady.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
     answer = steady.answer()
     assert answer is not None
     assert answer.Status == 0
