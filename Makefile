@@ -55,8 +55,8 @@ audit-packages: $(VENV)/.installed-audit
 	echo '$(TORCH)' >> $(VENV)/audited.txt
 	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audited.txt
 
-bench:
-	$(VENV)/bin/python tests/benchmarks/study_speed.py
+bench: install-test peers
+	deploy/bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

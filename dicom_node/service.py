@@ -53,6 +53,7 @@ from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
 AUDIT_SECONDS = 2.0
+WORKER_NICE = 5  # nice(1)
 BEAT_SECONDS = 5.0
 PRIVATE = 0o077  # the umask: nothing that the node writes is for other users of the machine
 WORKITEM_SECONDS = 15.0
@@ -287,6 +288,7 @@ def senders(configuration: Configuration, registry: Registry) -> dict[str, Send]
 def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     from dicom_node.stages import load_worker
 
+    yield_to_receiver()
     beat.say("loading the model")
     pulse = Pulse()
     worker = load_worker(configuration, registry, stop, pulse, owner_kind=f"{_node_key(configuration)}-worker-")
@@ -295,6 +297,11 @@ def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, s
     beat.pulse = pulse
     beat.say("ready")
     worker.run(stop)
+
+
+def yield_to_receiver() -> None:
+    """Have this process wait for the others of the node: a sender is kept waiting by milliseconds, a result by seconds."""
+    os.nice(WORKER_NICE)
 
 
 def _node_key(configuration: Configuration) -> str:

@@ -28,6 +28,10 @@ RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
 #: Events that mean that somebody was kept out.
 REFUSALS = (Event.ASSOCIATION_REFUSED, Event.TLS_REFUSED, Event.HTTP_REFUSED, Event.MESSAGE_TROUBLE)
+RECORDED = {
+    *(Event.NODE_STARTED, Event.NODE_STOPPING, Event.CONFIGURATION_CHANGED, Event.QUERY_ANSWERED),
+    *REFUSALS,
+}
 #: Of what ends an HL7 connection, what has to do with who is there.
 NOT_ADMITTED = ("not one of the peers", "no TLS connection")
 
@@ -56,6 +60,8 @@ class Recorder:
 
     def __call__(self, event: Event, fields: Mapping[str, Any]) -> None:
         """Take note of an event that was logged."""
+        if event not in RECORDED:  # asked first: this is on the way of every image
+            return
         happening = self._happening(event, fields)
         if happening is not None:
             self.record(happening)

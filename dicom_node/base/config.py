@@ -140,6 +140,7 @@ class IntakeSection(Section):
     dimse_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     tls: ServerTls | None = None
+    inline: bool = True
 
 
 class ModelSection(Section):
