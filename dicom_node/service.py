@@ -300,7 +300,7 @@ def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, s
 
 
 def yield_to_receiver() -> None:
-    """Have this process wait for the others of the node: a sender is kept waiting by milliseconds, a result by seconds."""
+    """Have this process wait for the node's others: a sender waits for milliseconds, a result takes seconds."""
     os.nice(WORKER_NICE)
 
 

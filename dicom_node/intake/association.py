@@ -138,7 +138,7 @@ class StorageProvider:
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
 
-        The association's own thread stores its objects, so once it ended all of them are with the registrar.
+        It outlives whichever thread stores its objects, so once it ended all of them are with the registrar.
         """
         with self._lock:
             ended = [association for association in self._peers if not association.is_alive()]
