@@ -1,4 +1,4 @@
-"""What every association that the node opens needs at its socket."""
+"""What every association needs that pynetdicom does not do by itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.events import Event
+
+INVALID_PDU = "Evt19"  # the state machine's "unrecognized or invalid PDU" (PS3.8 9.2.3): ends in an A-ABORT
+RESPONSE = 0x8000  # in the Command Field (0000,0100) of every response (PS3.7 annex E)
+
+
+def refuse(event: Event) -> None:
+    """Abort the association because of a message that is complete now (EVT_DIMSE_RECV), and have nobody serve it.
+
+    Before the abort takes effect pynetdicom would serve it: a request that its SOP class does not know ends the thread
+    that does so. Without a Message ID it is no request, which is passed over.
+    """
+    event.message.command_set.pop("MessageID", None)
+    event.assoc.dul.event_queue.put(INVALID_PDU)
+
+
+def is_request(event: Event) -> bool:
+    """Whether the message is a request, and not a response to one."""
+    return not event.message.command_set.CommandField & RESPONSE
 
 
 def _send_at_once(event: Event) -> None:

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE
 from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.orders import Delivery, Outcome, Stage
+from dicom_node.base.requestor import NotAccepted
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
-from dicom_node.sending.requestor import NotAccepted
 
 Fallback = Callable[[Path], Sequence[Path]]
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
-TIMEOUTS_PER_ATTEMPT = 6  # connecting, sending and the answer, each at most twice
 
 
 class Outbox:
@@ -76,7 +76,7 @@ class Outbox:
 
     def deliver_next(self, destination: AnyDestination) -> bool:
         """Try the next due delivery; False when none is due."""
-        lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_ATTEMPT + LEASE_MARGIN_SECONDS
+        lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE + LEASE_MARGIN_SECONDS
         allowed = self._configuration.moves_nonclinical
         if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical

@@ -6,18 +6,18 @@ import base64
 import json
 import os
 import re
+import socket
 import ssl
-import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
-from urllib3.response import BaseHTTPResponse
+from urllib.parse import urlsplit
 
 from dicom_node.base.config import StowDestination, Tls
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE, TOO_LATE, Deadline
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.orders import Delivery, Outcome
@@ -50,12 +50,8 @@ class StowUser:
     def __init__(self, destination: StowDestination, outgoing: Path) -> None:
         self._destination = destination
         self._outgoing = outgoing
-        seconds = destination.timeout_seconds
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            retries=False,
-            ssl_context=_tls_context(destination.tls or Tls()) if destination.url.startswith("https:") else None,
-        )
+        self._address = urlsplit(destination.url)
+        self._context = _tls_context(destination.tls or Tls()) if self._address.scheme == "https" else None
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """One attempt. Raises what `store` raises."""
@@ -84,25 +80,44 @@ class StowUser:
             "Accept-Encoding": "identity",
             "User-Agent": IMPLEMENTATION_VERSION_NAME,
         }
-        try:
-            response = self._pool.request(
-                "POST",
-                f"{self._destination.url}/studies",
-                body=_body(head, file, tail),
-                headers=headers | self._credentials(),
-                redirect=False,
-                preload_content=False,
-            )
+        headers |= self._credentials()
+        with Deadline(self._destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE) as deadline:
+            connection = self._connect(deadline)
             try:
-                return response.status, _bounded(response, self._destination.timeout_seconds)
+                with suppress(BrokenPipeError):  # it may have answered before it read everything
+                    connection.request("POST", f"{self._address.path}/studies", _body(head, file, tail), headers)
+                response = connection.getresponse()
+                answer = _bounded(response)
+            except (OSError, HTTPException) as error:  # its words quote what the peer sent
+                broke = f"the connection broke before the answer ({type(error).__name__})"
+                raise PeerUnreachable(TOO_LATE if deadline.passed else broke) from error
             finally:
-                response.close()
-        except SSLError as error:
-            raise PeerUnreachable("no TLS connection: the peer's certificate is not one to trust, or ours") from error
-        except (NewConnectionError, ConnectTimeoutError) as error:
+                connection.close()
+        if deadline.passed:  # an answer without a length ends with its connection, whoever ended that
+            raise PeerUnreachable(TOO_LATE)
+        return response.status, answer
+
+    def _connect(self, deadline: Deadline) -> HTTPConnection:
+        """An open connection. Raises PeerUnreachable."""
+        host = self._address.hostname or ""
+        port = self._address.port or (80 if self._context is None else 443)
+        try:
+            peer = deadline.connect(host, port, self._destination.timeout_seconds)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             raise PeerUnreachable("no connection: nobody answers at this address") from error
-        except HTTPError as error:  # its words quote what the peer sent
-            raise PeerUnreachable(f"the connection broke before the answer ({type(error).__name__})") from error
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is None:
+            connection = HTTPConnection(host, port)
+            connection.sock = peer
+            return connection
+        connection = HTTPSConnection(host, port, context=self._context)
+        try:
+            connection.sock = self._context.wrap_socket(peer, server_hostname=host)
+        except (OSError, ValueError) as error:
+            peer.close()
+            raise PeerUnreachable("no TLS connection: the peer's certificate is not one to trust, or ours") from error
+        deadline.watch(connection.sock)
+        return connection
 
     def _credentials(self) -> dict[str, str]:
         settings = self._destination
@@ -144,17 +159,15 @@ def _body(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
     yield tail
 
 
-def _bounded(response: BaseHTTPResponse, seconds: float) -> bytes:
-    """The answer's body; nothing of one that is too long. Raises PeerUnreachable when it does not end in time."""
-    until = time.monotonic() + seconds
-    body = b""
-    while part := response.read1(AT_ONCE):
-        body += part
-        if len(body) > MAX_ANSWER_BYTES:
-            return b""
-        if time.monotonic() > until:
-            raise PeerUnreachable("the answer did not end in time")
-    return body
+def _bounded(response: HTTPResponse) -> bytes:
+    """The answer's body; nothing of one that is too long. Raises HTTPException when it ends too early."""
+    body = bytearray(MAX_ANSWER_BYTES + 1)  # and no more, whatever lengths the peer gives
+    size = response.readinto(body)
+    if size > MAX_ANSWER_BYTES:
+        return b""
+    if response.length:
+        raise IncompleteRead(b"", response.length)
+    return bytes(body[:size])
 
 
 def _judge(status: int, answer: bytes, instance: str) -> None:

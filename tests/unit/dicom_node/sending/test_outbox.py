@@ -11,9 +11,9 @@ import pytest
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
 from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.requestor import NotAccepted
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, Send, back_off
-from dicom_node.sending.requestor import NotAccepted
 from support.studies import arrival, handover, new_registry, report
 
 
