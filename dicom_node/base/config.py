@@ -295,6 +295,7 @@ class ReportSection(Section):
     negatives: Literal["summary", "all", "none"] = "summary"
     manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
+    keep_sent_days: Days = 90.0
 
 
 class FindingRule(Section):

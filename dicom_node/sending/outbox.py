@@ -19,6 +19,7 @@ from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, Retriable
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.base.requestor import NotAccepted
+from dicom_node.base.sent import sent_object
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
 
@@ -92,6 +93,7 @@ class Outbox:
         return True
 
     def _attempt(self, delivery: Delivery, destination: AnyDestination) -> None:
+        self._note(delivery)
         try:
             outcome = self._senders[destination.name](delivery)
         except NodeError as error:
@@ -101,6 +103,14 @@ class Outbox:
             self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
             self._note_success(delivery, destination, outcome)
+
+    def _note(self, delivery: Delivery) -> None:
+        """Before an object leaves, have durable what a rejection note of it will need, once its bytes are gone."""
+        if delivery.path is None or self._registry.is_sent(delivery.path):
+            return
+        sent = sent_object(self._configuration.node.outgoing, delivery.path)
+        if sent is not None:  # else its sender says what is wrong with it
+            self._registry.note_sent(delivery, sent, time.time())
 
     def _note_success(self, delivery: Delivery, destination: AnyDestination, outcome: Outcome) -> None:
         if outcome.stage is Stage.STORED:
