@@ -150,7 +150,7 @@ class ExplanationSection(Section):
     """What is explained on the images, for destinations that are sent more than the report.
 
     findings: the strongest ones, so many; 0: none. series: of each, those that it rests on most; slices: shown of each.
-    samples, seed: of LIME. burn_in_name: the patient's name on every page, and the Series Description on those of slices.
+    samples, seed: of LIME. burn_in_name: the patient's name on every page, and the Series Description of each slice.
     """
 
     findings: Annotated[int, Field(ge=0, le=20)] = 3

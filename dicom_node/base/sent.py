@@ -46,8 +46,8 @@ def sent_object(folder: Path, path: str) -> SentObject | None:
         dcmwrite(buffer, whole, enforce_file_format=True)
     except UNREADABLE:
         return None
-    uids = (str(whole[keyword].value) for keyword in UIDS[:3])
-    return SentObject(path, *uids, buffer.getvalue())
+    sop_class, instance, series = (str(whole[keyword].value) for keyword in UIDS[:3])
+    return SentObject(path, sop_class, instance, series, buffer.getvalue())
 
 
 def header_of(sent: SentObject) -> Dataset:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pynetdicom
@@ -21,7 +21,8 @@ from dicom_node.base import reactor
 from dicom_node.base.reactor import WITHOUT_LOSS, Checkpoint, HeldAssociation
 from support.peers import free_port, wait_until
 
-PREEMPTED_SECONDS = 0.5  # for so long the system gives a thread no time
+BEFORE_IT_LOOKS_SECONDS = 0.1
+PREEMPTED_SECONDS = 1.0  # for so long the system gives a thread no time
 
 
 def test_the_version_that_is_installed_is_the_one_that_is_mended() -> None:
@@ -52,46 +53,53 @@ def associated(port: int, *handlers: evt.EventHandlerType) -> Iterator[Associati
         association.join()
 
 
-def preempted(kind: type[threading.Event], go_on: Callable[[Association], bool]) -> evt.EventHandlerType:
-    """Gives an association a checkpoint behind which its reactor is stopped, once, until `go_on` or for a while."""
+def preempted(kind: type[threading.Event]) -> evt.EventHandlerType:
+    """Gives an association a checkpoint behind which its reactor is stopped until the response came, or for a while.
+
+    The caller is stopped as well, between its request and its look for the response.
+    """
 
     def on_open(event: Event) -> None:
-        association, armed = event.assoc, threading.Event()
+        association, armed, sending, came = event.assoc, threading.Event(), threading.Event(), threading.Event()
+        association.bind(evt.EVT_DIMSE_RECV, lambda _: came.set())
+        send = association.dimse.send_msg
 
         class Preempted(kind):  # type: ignore[misc, valid-type]
             def wait(self, timeout: float | None = None) -> bool:
                 passed = bool(super().wait(timeout))
                 if armed.is_set():
                     armed.clear()
-                    until = time.monotonic() + PREEMPTED_SECONDS
-                    while not go_on(association) and time.monotonic() < until:
-                        time.sleep(0.001)
+                    came.wait(PREEMPTED_SECONDS)
+                    time.sleep(BEFORE_IT_LOOKS_SECONDS)
                 return passed
 
             def clear(self) -> None:
-                if threading.current_thread() is threading.main_thread() and not armed.is_set():
+                if sending.is_set():
                     armed.set()
                     wait_until(lambda: not armed.is_set())  # the reactor is past the checkpoint now
                 super().clear()
 
-        checkpoint = Preempted()
-        checkpoint.set()
-        association._reactor_checkpoint = checkpoint
+        def send_and_stop(*request: object) -> None:
+            sending.clear()
+            send(*request)
+            came.wait(PREEMPTED_SECONDS)
+            time.sleep(3 * BEFORE_IT_LOOKS_SECONDS)
+
+        sending.set()
+        association.dimse.send_msg = send_and_stop
+        association._reactor_checkpoint = Preempted()
+        association._reactor_checkpoint.set()
 
     return evt.EVT_CONN_OPEN, on_open
 
 
-def answered(association: Association) -> bool:
-    return not association.dimse.msg_queue.empty()
-
-
 def test_without_help_a_response_is_lost(port: int) -> None:
-    with associated(port, preempted(threading.Event, answered)) as association:
+    with associated(port, preempted(threading.Event)) as association:
         assert "Status" not in association.send_c_echo()
 
 
 def test_a_reactor_that_is_stopped_at_the_wrong_moment_takes_no_response(port: int) -> None:
-    with associated(port, WITHOUT_LOSS, preempted(Checkpoint, answered)) as association:
+    with associated(port, WITHOUT_LOSS, preempted(Checkpoint)) as association:
         assert isinstance(association, HeldAssociation)
         assert association.send_c_echo().Status == 0
 

@@ -140,7 +140,7 @@ def test_a_request_of_the_peers_own_aborts_and_is_said_once(
             association.send_c_echo()
             wait_until(lambda: not association.is_established)
         association.join()
-    assert crashes == []
+    assert [str(crash.exc_value) for crash in crashes] == []
     assert [(line["number"], line["log_level"]) for line in lines] == [(Event.ASSOCIATION_ABORTED.number, "warning")]
     assert "request" in lines[0]["reason"]
 
