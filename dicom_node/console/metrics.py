@@ -20,10 +20,11 @@ FLAG_BOUNDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 class NodeMetrics(Collector):
     """Studies, deliveries, queue age, flags, processes, disk. Labels: states, destinations and process names only."""
 
-    def __init__(self, registry: Registry, storage: Path, objective: WorklistSection) -> None:
+    def __init__(self, registry: Registry, storage: Path, objective: WorklistSection, reserve_bytes: int) -> None:
         self._registry = registry
         self._storage = storage
         self._objective = objective
+        self._reserve_bytes = reserve_bytes
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -34,6 +35,8 @@ class NodeMetrics(Collector):
         yield from self._flags()
         free = shutil.disk_usage(self._storage).free
         yield GaugeMetricFamily("dicom_node_disk_free_bytes", "Free space where the spool lies", value=free)
+        words = "Free space below which no images are taken"
+        yield GaugeMetricFamily("dicom_node_disk_reserve_bytes", words, value=self._reserve_bytes)
         paused = len(self._registry.paused())
         yield GaugeMetricFamily("dicom_node_paused_destinations", "Pauses in force", value=paused)
 

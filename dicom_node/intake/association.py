@@ -20,6 +20,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
@@ -97,6 +98,7 @@ class StorageProvider:
         max_associations: int,
         max_object_bytes: int,
         further: FurtherServices | None = None,
+        reserve: Reserve = NO_RESERVE,
     ) -> None:
         self._access = access
         self._spool = spool
@@ -104,6 +106,7 @@ class StorageProvider:
         self._max_associations = max_associations
         self._max_object_bytes = max_object_bytes
         self._further = further
+        self._reserve = reserve
         self._peers: dict[Association, _Peer] = {}
         self._lock = threading.Lock()
 
@@ -243,6 +246,7 @@ class StorageProvider:
             received_at=time.time(),
             association_id=peer.association_id,
         )
+        self._reserve.admit(len(encoded))
         self._spool.write(arrival, encoded)
         self._registrar.put(arrival)
         return arrival

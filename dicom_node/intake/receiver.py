@@ -13,6 +13,7 @@ from functools import partial
 from pynetdicom import AE, _config
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.disk import reserve_of
 from dicom_node.base.errors import ConfigurationError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake.access import AccessRule
@@ -59,8 +60,9 @@ def run_receiver(
     except DATABASE_AWAY:
         return  # told to stop while waiting for the database
     registrar = Registrar(registry, boot_id)
+    intake, reserve = configuration.intake, reserve_of(configuration)
     provider = StorageProvider(
-        access, spool, registrar, configuration.intake.max_associations, configuration.intake.max_object_bytes, services
+        access, spool, registrar, intake.max_associations, intake.max_object_bytes, services, reserve
     )
     listener = open_listener(configuration, provider, services)
     registrar.start()

@@ -7,12 +7,14 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
 `explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py` deletes what is
-outdated. Each write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+outdated, `cleaning.py` says which files may go. Each write is one transaction; each change of state is guarded and
+leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
 
 from dicom_node.jobs.arrivals import ArrivalBook
+from dicom_node.jobs.cleaning import CleaningBook
 from dicom_node.jobs.commitments import CommitmentBook
 from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.explanations import ExplanationBook
@@ -49,6 +51,7 @@ class Registry(
     FlagObjective,
     ProvenanceBook,
     Pruning,
+    CleaningBook,
     Views,
 ):
     """Everything the node knows about its studies, by database URL.

@@ -79,6 +79,8 @@ class Housekeeping:
 
     def _after_failure(self, spool: Path, first: str, path: str) -> Verdict | None:
         """None to try once more; a pair that can never be read must not hold up its study and all other pairs."""
+        if (verdict := self._registry.verdict_without_file(first, path)) is not None:
+            return verdict
         if not (spool / first).exists() and (spool / path).exists():
             self._registry.mark_lost([first], time.time())
             return None

@@ -6,6 +6,8 @@ A result's rejection note is a delivery of kind `reject`.
 
 A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
 rejected_at, rejection: when and why the archive rejected the report itself.
+cleaned_at: since when a file, or all files of a study, are deleted by retention; cleaning_due: its rows and files may
+not agree yet.
 stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
 asked since the last; failed_commitments: how often it did not commit, since a person looked last.
 
@@ -64,8 +66,17 @@ studies = Table(
     Column("next_attempt_at", Float),
     Column("owner", String(64)),
     Column("lease_until", Float),
+    Column("cleaned_at", Float),
+    Column("cleaning_due", Boolean, nullable=False, default=False, server_default=false(), index=True),
     Index("ix_studies_queue", "state", "urgent", "completed_at"),
     Index("ix_studies_received_at", "received_at"),
+)
+# What retention looks through again and again: small however many studies there are.
+Index(
+    "ix_studies_with_files",
+    studies.c.finished_at,
+    sqlite_where=studies.c.cleaned_at.is_(None),
+    postgresql_where=studies.c.cleaned_at.is_(None),
 )
 
 instances = Table(
@@ -87,6 +98,7 @@ instances = Table(
     Column("standing", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("issuer", String(32), nullable=False, server_default=""),
+    Column("cleaned_at", Float),
     Index("ix_instances_study_id_standing", "study_id", "standing"),
     Index("ix_instances_standing", "standing"),
 )
