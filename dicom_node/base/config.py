@@ -141,6 +141,7 @@ class IntakeSection(Section):
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     tls: ServerTls | None = None
     inline: bool = True
+    reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
 
 
 class ModelSection(Section):
@@ -395,6 +396,17 @@ class RetrainSection(Section):
         return self
 
 
+class RetentionSection(Section):
+    """Which files of finished studies are deleted. keep_days: older ones. min_free_bytes, max_used_share: the oldest,
+    while the disk has less free space, or more in use; min_hours: but none that was finished later.
+    """
+
+    keep_days: Days | None = None
+    min_free_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_used_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    min_hours: Annotated[float, Field(ge=0, le=876000)] = 24.0
+
+
 class Configuration(Section):
     """The whole file. Paths are absolute once loaded: relative ones are relative to the file's folder."""
 
@@ -410,6 +422,7 @@ class Configuration(Section):
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()
     audit: AuditSection = AuditSection()
+    retention: RetentionSection = RetentionSection()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:

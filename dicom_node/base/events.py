@@ -82,6 +82,8 @@ class Event(enum.Enum):
     REJECTION_IGNORED = (2017, "rejection note, or a part of it, ignored")
     OLD_VERSION_CAME = (2018, "an image came again as it was before its correction, and is not used")
     FILES_DELETED = (2019, "files deleted whose retention expired")
+    SPOOL_CLEANED = (2031, "files of finished studies deleted")
+    SPOOL_STAYS_FULL = (2032, "the disk is above its mark, and no more files may be deleted")
     STUDY_COMPLETE = (3001, "study complete")
     STUDY_REOPENED = (3002, "study reopened")
     STUDY_CLAIMED = (3003, "study claimed")

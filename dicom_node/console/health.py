@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 STALE_SECONDS = 30.0
@@ -9,8 +10,18 @@ NO_DATABASE = "the registry's database does not answer"
 EXPECTED = ("receiver", "scheduler", "worker")
 
 
-def health_problems(registry: Registry, now: float) -> list[str]:
+def health_problems(registry: Registry, now: float, reserve: Reserve = NO_RESERVE) -> list[str]:
     """What is wrong now, in words; empty when the node is well."""
+    return [*_disk_problems(reserve), *_process_problems(registry, now)]
+
+
+def _disk_problems(reserve: Reserve) -> list[str]:
+    if not reserve.is_reached():
+        return []
+    return [f"the disk has less than intake.reserve_bytes ({reserve.bytes} bytes) left: no more images are taken"]
+
+
+def _process_problems(registry: Registry, now: float) -> list[str]:
     try:
         seen = {process.name: process for process in registry.processes()}
         active = registry.chosen_models().active
