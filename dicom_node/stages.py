@@ -29,6 +29,7 @@ from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
 from dicom_node.surroundings import machine, software
+from dicom_node.withdrawn import remembered
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.errors import OutOfScope, PrimaError
@@ -160,6 +161,9 @@ class StudyStages:
 
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""
+        withdrawn = remembered(self._configuration.node.storage, claim)
+        if withdrawn is not None:
+            return Handover(withdrawn=withdrawn)
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
             return Handover(hold=hold)
