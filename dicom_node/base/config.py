@@ -79,6 +79,11 @@ class NodeSection(Section):
         """Objects the node made, kept until delivered and after."""
         return self.storage / "outgoing"
 
+    @property
+    def latents(self) -> Path:
+        """What series were encoded to; may be deleted at any time."""
+        return self.storage / "latents"
+
 
 class Peer(Section):
     """Who may send: the calling AE title and, where given, the IP address it must come from."""
@@ -119,6 +124,8 @@ class ModelSection(Section):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
     keep_embeddings_days: Days | None = None
+    keep_latents_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    keep_latents_days: Days = 30.0
 
 
 class Exclusion(Section):

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,6 +48,28 @@ class Runtime:
                 yield from pool.map(torch.inference_mode()(function), chunks)
         finally:
             torch.set_num_threads(cores)
+
+    def take(self, rows: npt.NDArray[np.float32]) -> Tensor:
+        """An array on the device. A GPU copies it from locked memory while it still computes what came before."""
+        tensor = torch.from_numpy(rows)
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def within_memory(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`function`, which treats every row by itself, of all rows: in halves where all at once do not fit.
+
+        Raises torch.OutOfMemoryError where not even one row fits.
+        """
+        try:
+            return function(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        if self.device.type == "cuda":  # not before the error is gone, whose frames hold what was allocated
+            torch.cuda.empty_cache()
+        halves = torch.tensor_split(rows, 2)
+        return torch.cat([self.within_memory(function, half) for half in halves])
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next is honest."""
