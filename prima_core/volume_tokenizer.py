@@ -1,7 +1,7 @@
 """The volume tokenizer: patches → the VQ-VAE encoder's continuous latents (before quantisation).
 
-The network is MONAI's VQVAE encoder. Only the patches given are encoded, in chunks of one series each, so that a series'
-latents are the same to the last bit in whichever company it is encoded. Convolutions run channels-last, in bf16 where
+The network is MONAI's VQVAE encoder. Only the patches given are encoded, in chunks of one series each, so that its
+latents are the same to the last bit in any company. Convolutions run channels-last, in bf16 where
 the runtime says so, and on CPUs the wide 3×3×3 ones by Winograd's algorithm (`base.winograd`).
 
 Legend of the suffixes: T tokens, C latent channels, ZYX voxels or latent grid.
@@ -25,7 +25,7 @@ from prima_core.base.winograd import WinogradConv3d
 
 Progress = Callable[[int, int], None]  # tokens done, tokens in all
 
-# On a CPU, 8 tokens of the released width share a pass over the weights (75 MB in bf16), and malloc reuses their buffers.
+# On a CPU, 8 tokens of the released width share a pass over the weights (75 MB in bf16); malloc reuses their buffers.
 TOKENS_PER_CHUNK = {"cpu": 8, "cuda": 128}
 
 
@@ -111,10 +111,10 @@ class _Chunk(PatchSet):
 
 
 def _chunks(sets: Sequence[PatchSet], size: int) -> list[_Chunk]:
-    """Every patch once; the large chunks first, so that all cores end at about the same time."""
+    """Every patch once, by thin axis; of each the large chunks first, so that all cores end at about the same time."""
     chunks = [
         _Chunk(one.patches[start : start + size], one.thin_axis, of, start)
         for of, one in enumerate(sets)
         for start in range(0, len(one.patches), size)
     ]
-    return sorted(chunks, key=lambda chunk: -len(chunk.patches))
+    return sorted(chunks, key=lambda chunk: (chunk.thin_axis, -len(chunk.patches)))
