@@ -2,7 +2,7 @@
 
 The network is MONAI's VQVAE encoder. Only the patches given are encoded, in chunks of one series each, so that its
 latents are the same to the last bit in any company. Convolutions run channels-last, in bf16 where
-the runtime says so, and on CPUs the wide 3×3×3 ones by Winograd's algorithm (`base.winograd`).
+the runtime says so, and on CPUs the wide 3×3×3 ones by Winograd's algorithm (`base.winograd`) or in 8-bit integers.
 
 Legend of the suffixes: T tokens, C latent channels, ZYX voxels or latent grid.
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from prima_core.base.config import TokenizerShape
 from prima_core.base.device import Runtime
+from prima_core.base.int8 import Int8Conv3d
 from prima_core.base.monai import vqvae
 from prima_core.base.winograd import WinogradConv3d
 
@@ -66,7 +67,7 @@ class VolumeTokenizer(nn.Module):
             if not isinstance(child, nn.Conv3d):
                 continue
             if runtime.device.type == "cpu" and WinogradConv3d.suits(child):
-                setattr(parent, name, WinogradConv3d(child))
+                setattr(parent, name, (Int8Conv3d if runtime.precision == "int8" else WinogradConv3d)(child))
             else:
                 child.to(runtime.convolution_dtype)
                 child.weight.data = child.weight.data.contiguous(memory_format=torch.channels_last_3d)

@@ -117,7 +117,7 @@ class IntakeSection(Section):
 
 class ModelSection(Section):
     bundle: Path | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str = "auto"
     allow_nonclinical: bool = False
     token_budget: Annotated[int, Field(ge=1)] = 4000

@@ -1,7 +1,8 @@
 """The one place for device and precision: names from the configuration → what torch is told.
 
-Only the tokenizer's convolutions ever run in bf16: they are 97 % of the arithmetic, and the latents leave them as
-float32. `auto` takes bf16 only where the hardware computes it, since emulated bf16 is slower and less exact than fp32.
+Only the tokenizer's convolutions ever run in less than fp32: they are 97 % of the arithmetic, and the latents leave
+them as float32. `auto` takes bf16 only where the hardware computes it, since emulated bf16 is slower and less exact
+than fp32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 Chunk = TypeVar("Chunk")
 
 
@@ -30,7 +31,7 @@ class Runtime:
     @property
     def convolution_dtype(self) -> torch.dtype:
         """The dtype of the tokenizer's weights and activations."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
     def map(self, function: Callable[[Chunk], Tensor], chunks: Iterable[Chunk]) -> Iterator[Tensor]:
         """`function` of every chunk, in order, for inference.
@@ -78,9 +79,10 @@ class Runtime:
 
 
 def resolve(device: str = "auto", precision: str = "auto") -> Runtime:
-    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16.
+    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16|int8.
 
-    Raises ValueError for other names and for a GPU that is not there.
+    int8 is bf16 with the wide convolutions in 8-bit integers; `auto` never takes it. Raises ValueError for other names,
+    for a GPU that is not there, and for int8 where the device is no CPU that computes it in hardware.
     """
     place = _device(device)
     if place.type == "cuda":
@@ -108,7 +110,11 @@ def _precision(name: str, device: torch.device) -> Precision:
         return "fp32"
     if name == "bf16":
         return "bf16"
-    raise ValueError(f"unknown precision {name!r}: use auto, fp32 or bf16")
+    if name == "int8":
+        if device.type != "cpu" or not has_bf16(device) or cpu_capabilities().get("avx512_vnni") is not True:
+            raise ValueError("precision 'int8' needs a CPU with AVX-512 VNNI and BF16")
+        return "int8"
+    raise ValueError(f"unknown precision {name!r}: use auto, fp32, bf16 or int8")
 
 
 def has_bf16(device: torch.device) -> bool:
