@@ -111,7 +111,7 @@ def _precision(name: str, device: torch.device) -> Precision:
     if name == "bf16":
         return "bf16"
     if name == "int8":
-        if device.type != "cpu" or not has_bf16(device) or cpu_capabilities().get("avx512_vnni") is not True:
+        if device.type != "cpu" or not has_int8():
             raise ValueError("precision 'int8' needs a CPU with AVX-512 VNNI and BF16")
         return "int8"
     raise ValueError(f"unknown precision {name!r}: use auto, fp32, bf16 or int8")
@@ -124,6 +124,11 @@ def has_bf16(device: torch.device) -> bool:
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = cpu_capabilities()
     return any(capabilities.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def has_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers and bf16, which go together here, in hardware."""
+    return cpu_capabilities().get("avx512_vnni") is True and has_bf16(torch.device("cpu"))
 
 
 def cpu_capabilities() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from prima_core.base.checkpoint import TorchArchive
-from prima_core.base.device import cpu_capabilities, resolve
+from prima_core.base.device import has_int8, resolve
 from prima_core.bundle import Bundle, build_model
 from prima_core.import_prima import tokenizer_tensors
 from prima_core.random_weights import _random_tensor, demo, released
@@ -46,7 +46,7 @@ def test_released_widths_equal_the_plain_encoder(axis: int) -> None:
     assert float((fast - exact).abs().max()) < 1e-4
     assert bf16.dtype == torch.float32
     assert float((bf16 - exact).norm() / exact.norm()) < 0.02
-    if cpu_capabilities().get("avx512_vnni") is True and cpu_capabilities().get("avx512_bf16") is True:
+    if has_int8():
         coarse = tokenizer("released")
         coarse.place(resolve("cpu", "int8"))
         with torch.inference_mode():

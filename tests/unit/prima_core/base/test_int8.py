@@ -10,10 +10,7 @@ from prima_core.base import device
 from prima_core.base.device import resolve
 from prima_core.base.int8 import Int8Conv3d
 
-needs_hardware = pytest.mark.skipif(
-    not all(device.cpu_capabilities().get(name) is True for name in ("avx512_vnni", "avx512_bf16")),
-    reason="this CPU has no AVX-512 VNNI and BF16",
-)
+needs_hardware = pytest.mark.skipif(not device.has_int8(), reason="this CPU has no AVX-512 VNNI and BF16")
 
 
 def convolution() -> nn.Conv3d:
