@@ -35,6 +35,7 @@ CHANNELS, TAPS = 256, 27
 LEVELS = {(4, 16, 16): 4, (2, 8, 8): 4}  # grid of a token, convolutions on it
 DIRECT = sum(2 * count * int(np.prod(grid)) * TAPS * CHANNELS**2 for grid, count in LEVELS.items())
 SHOWN = 10
+MOST_FREQUENCIES = 36  # of a tile: a matrix product of so few rows is a transform
 
 
 def least(function: Callable[[], Any], repeats: int) -> float:
@@ -76,11 +77,18 @@ def best_product(dtype: torch.dtype, tokens: int, repeats: int) -> float:
 
 def operators(model: Prima, patches: torch.Tensor) -> list[tuple[str, float, int]]:
     """Name, share of the time and calls of the operators that take most."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
         model.tokenizer(patches, 0)
-    rows = sorted(profiled.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    total = sum(row.self_cpu_time_total for row in rows)
-    return [(row.key, row.self_cpu_time_total / total, row.count) for row in rows[:SHOWN]]
+    spent: dict[str, list[float]] = {}
+    for row in profiled.key_averages(group_by_input_shape=True):
+        rows = row.input_shapes[0][0] if row.key == "aten::mm" else 0
+        name = f"{row.key} (to and from frequencies)" if 0 < rows <= MOST_FREQUENCIES else row.key
+        total = spent.setdefault(name, [0.0, 0])
+        total[0] += row.self_cpu_time_total
+        total[1] += row.count
+    whole = sum(seconds for seconds, _ in spent.values())
+    most = sorted(spent.items(), key=lambda one: -one[1][0])[:SHOWN]
+    return [(name, seconds / whole, int(calls)) for name, (seconds, calls) in most]
 
 
 def measured(model: Prima, precision: str, tokens: int, repeats: int) -> dict[str, Any]:
