@@ -21,6 +21,7 @@ from dicom_node.base.types import Level, ModelIdentity, Prediction, Score
 from dicom_node.bundles import check_fits, encoder_of, identity_of
 from dicom_node.jobs.models import Chosen, KnownModel
 from dicom_node.jobs.registry import Registry
+from dicom_node.latent_cache import LatentCache, latent_cache
 from prima_core.base.calibration import probability
 from prima_core.base.errors import BundleError
 from prima_core.bundle import Bundle, BundleManifest, build_model, load_bundle
@@ -39,6 +40,7 @@ class LoadedModel:
     model: Prima
     identity: ModelIdentity
     encoder: str
+    cache: LatentCache | None = None
 
     def scores(self, task: str, logits: Mapping[str, float]) -> tuple[Score, ...]:
         """A task's logits, see `scores_of`."""
@@ -190,4 +192,5 @@ class ModelsInUse:
             raise BundleError(f"another bundle, {bundle.manifest.id}, is at {path} now")
         check_fits(self._configuration, bundle.manifest)
         model = build_model(bundle, settings.device, settings.precision)
-        return LoadedModel(bundle, model, identity_of(bundle.manifest), encoder_of(bundle.manifest))
+        model.store = cache = latent_cache(self._configuration, bundle.manifest, model.runtime)
+        return LoadedModel(bundle, model, identity_of(bundle.manifest), encoder_of(bundle.manifest), cache)

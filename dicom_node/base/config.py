@@ -98,6 +98,11 @@ class NodeSection(Section):
         """Objects the node made, kept until delivered and after."""
         return self.storage / "outgoing"
 
+    @property
+    def latents(self) -> Path:
+        """What series were encoded to; may be deleted at any time."""
+        return self.storage / "latents"
+
 
 class Peer(Section):
     """Who may send: the calling AE title and, where given, the IP address it must come from.
@@ -146,13 +151,15 @@ class IntakeSection(Section):
 
 class ModelSection(Section):
     bundle: Path | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str = "auto"
     allow_nonclinical: bool = False
     token_budget: Annotated[int, Field(ge=1)] = 4000
     max_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
     keep_embeddings_days: Days | None = None
+    keep_latents_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    keep_latents_days: Days = 30.0
 
 
 class Exclusion(Section):

@@ -107,6 +107,8 @@ class Event(enum.Enum):
     RETRAINING_PAUSED = (3032, "retraining paused while studies wait")
     RETRAINING_WENT_ON = (3033, "retraining goes on")
     RETRAINING_ENDED = (3034, "retraining ended")
+    LATENTS_DAMAGED = (3041, "kept latents damaged, deleted and computed again")
+    LATENTS_NOT_KEPT = (3042, "latents cannot be kept or read, every series is encoded")
     RESULT_EXPLAINED = (4011, "result explained")
     EXPLANATION_FAILED = (4012, "result could not be explained, its report stands")
     REPORT_ATTRIBUTE_EMPTIED = (4001, "illegal source value written empty")
