@@ -46,6 +46,14 @@ DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", 
 TLS_FILES = ("ca_file", "certificate", "private_key")
 CREDENTIALS = ("password_file", "token_file")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: Section → keys in which nodes that share a registry may differ: where they listen, what they compute on, what they
+#: call the same folder and database, and which of them trains at night.
+OF_ONE_NODE = {
+    "node": {"name", "bind", "port", "storage", "database", "http_bind", "http_port", "log_level"},
+    "model": {"precision", "device", "token_budget", "execution", "ray"},
+    "hl7": {"bind", "port"},
+    "retrain": {"enabled", "window", "nice"},
+}
 
 
 class Section(BaseModel):
@@ -54,7 +62,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,31}$")]
+
+
 class NodeSection(Section):
+    """name: of one of several nodes that share `storage` and a PostgreSQL database; None: the node is alone there."""
+
+    name: NodeName | None = None
     ae_title: AeTitle = "PRIMA"
     bind: str = "127.0.0.1"
     port: Port = 11112
@@ -68,6 +82,19 @@ class NodeSection(Section):
     def database_url(self) -> str:
         """The SQLAlchemy URL; SQLite inside the storage folder unless the site names another."""
         return self.database or f"sqlite:///{self.storage / 'registry.sqlite'}"
+
+    def process(self, role: str) -> str:
+        """What the node's process of this role is called in the registry."""
+        return role if self.name is None else f"{role}@{self.name}"
+
+    def boot(self, run: str) -> str:
+        """What a run of its receiver is called in the registry."""
+        return run if self.name is None else f"{self.name}/{run}"
+
+    @property
+    def frozen(self) -> Path:
+        """The configuration that the running node was started with."""
+        return self.storage / ("configuration.json" if self.name is None else f"configuration-{self.name}.json")
 
     @property
     def spool(self) -> Path:
@@ -412,6 +439,8 @@ class Configuration(Section):
                     f"intake.peers: '{one.name}' answers storage commitment on associations of its own; "
                     "add its AE title"
                 )
+        if self.node.name is not None and not self.node.database_url.startswith("postgresql"):
+            raise ValueError("node.name: several nodes share a PostgreSQL database (node.database); SQLite serves one")
         if self.node.bind not in LOOPBACK and not self.intake.peers:
             raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
         if self.hl7.port is not None and self.hl7.bind not in LOOPBACK and not self.hl7.peers:
@@ -447,6 +476,20 @@ class Configuration(Section):
         if self.node.database is not None:
             shown["node"]["database"] = make_url(self.node.database).render_as_string(hide_password=True)
         return shown
+
+    def shared_digests(self) -> dict[str, str]:
+        """Section → SHA-256 of what nodes that share a registry must agree on: all but `OF_ONE_NODE`.
+
+        Otherwise it would be chance what becomes of a study: whichever node takes it next would decide.
+        """
+        shown = self.shown()
+        for section, keys in OF_ONE_NODE.items():
+            for key in keys & shown[section].keys():
+                del shown[section][key]
+        return {
+            name: hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
+            for name, section in shown.items()
+        }
 
     @property
     def digest(self) -> str:

@@ -22,6 +22,7 @@ ALLOWED = frozenset(
         "called_ae",
         "calling_ae",
         "address",
+        "node",
         "destination",
         "reason",
         "state",
@@ -61,6 +62,7 @@ class Event(enum.Enum):
     PROCESS_ENDED = (1004, "process ended")
     PROCESS_CRASHED = (1005, "process crashed")
     PROCESS_SILENT = (1006, "process gave no sign of life and was killed")
+    NODE_LOOKED_AFTER = (1020, "another node went silent, what it had received was looked through")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")
@@ -87,6 +89,7 @@ class Event(enum.Enum):
     JOB_FAILED = (3011, "recurring work failed, will be repeated")
     RECORDS_DELETED = (3012, "outdated records deleted")
     RESULT_WITHDRAWN = (3013, "result withdrawn")
+    STUDY_OVER_NODES = (3020, "a study's objects came over several nodes")
     MODEL_LOADED = (3021, "model loaded")
     MODEL_REFUSED = (3022, "model refused")
     MODEL_ACTIVATED = (3023, "model activated")

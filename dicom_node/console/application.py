@@ -48,7 +48,7 @@ def _for_machines(app: FastAPI, configuration: Configuration, registry: Registry
 
     @app.api_route("/healthz", methods=READ)
     def healthz() -> Response:
-        problems = health_problems(registry, time.time())
+        problems = health_problems(registry, time.time(), configuration.node)
         text = json.dumps({"ok": not problems, "problems": problems})
         return Response(text, 503 if problems else 200, media_type="application/json")
 

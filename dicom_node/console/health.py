@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dicom_node.base.config import NodeSection
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 STALE_SECONDS = 30.0
 NO_DATABASE = "the registry's database does not answer"
 EXPECTED = ("receiver", "scheduler", "worker")
+ALONE = NodeSection()
 
 
-def health_problems(registry: Registry, now: float) -> list[str]:
-    """What is wrong now, in words; empty when the node is well."""
+def health_problems(registry: Registry, now: float, node: NodeSection = ALONE) -> list[str]:
+    """What is wrong now, in words; empty when the node is well. Of several nodes each speaks for itself."""
     try:
-        seen = {process.name: process for process in registry.processes()}
+        named = {process.name: process for process in registry.processes()}
         active = registry.chosen_models().active
     except DATABASE_AWAY:
         return [NO_DATABASE]
     problems = []
+    seen = {role: named[node.process(role)] for role in EXPECTED if node.process(role) in named}
     for name in EXPECTED:
         if name not in seen:
             problems.append(f"the {name} has not started")

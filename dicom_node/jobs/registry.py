@@ -6,8 +6,8 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 `images.py`, `reading_list.py` and `report_texts.py` what they read, `versions.py` and `revisions.py` judge images that
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
-`explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py` deletes what is
-outdated. Each write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`explanations.py` what is to be explained, `provenance.py` where results came from, `nodes.py` which nodes share it;
+`pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.explanations import ExplanationBook
 from dicom_node.jobs.images import ImageBook
 from dicom_node.jobs.models import ModelBook
+from dicom_node.jobs.nodes import NodeBook
 from dicom_node.jobs.objective import FlagObjective
 from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.provenance import ProvenanceBook
@@ -43,6 +44,7 @@ class Registry(
     ReportTexts,
     WorkitemBook,
     ProcessBook,
+    NodeBook,
     ModelBook,
     ImageBook,
     ExplanationBook,
