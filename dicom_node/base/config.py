@@ -137,7 +137,24 @@ class IntakeSection(Section):
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
 
 
+class RaySettings(Section):
+    """Where the model runs on a Ray cluster: so many actors, each with so many GPUs and CPUs.
+
+    address: of the cluster; auto: the one that this machine belongs to. accelerator: the type of GPU, as Ray calls it.
+    start_seconds: how long an actor is awaited, its loading of the bundle included.
+    """
+
+    address: Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z0-9_.-]+:[0-9]{1,5})$")] = "auto"
+    actors: Annotated[int, Field(ge=1, le=256)] = 1
+    gpus: Annotated[float, Field(ge=0, le=16)] = 1.0
+    cpus: Annotated[float, Field(gt=0, le=256)] = 1.0
+    accelerator: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    start_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
 class ModelSection(Section):
+    """execution: local, in the worker's own process, or on a Ray cluster, see `ray`."""
+
     bundle: Path | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
@@ -146,6 +163,8 @@ class ModelSection(Section):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
     keep_embeddings_days: Days | None = None
+    execution: Literal["local", "ray"] = "local"
+    ray: RaySettings = RaySettings()
 
 
 class Exclusion(Section):

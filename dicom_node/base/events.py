@@ -96,6 +96,7 @@ class Event(enum.Enum):
     MODEL_ROLLED_BACK = (3024, "model rolled back")
     SHADOW_LOADED = (3025, "shadow model loaded")
     SHADOW_FAILED = (3026, "shadow model failed")
+    ACTOR_DIED = (3027, "a Ray actor ended, its studies are computed again")
     RETRAINING_STARTED = (3031, "retraining started")
     RETRAINING_PAUSED = (3032, "retraining paused while studies wait")
     RETRAINING_WENT_ON = (3033, "retraining goes on")

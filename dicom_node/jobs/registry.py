@@ -7,7 +7,8 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
 `explanations.py` what is to be explained, `provenance.py` where results came from, `nodes.py` which nodes share it;
-`pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves an
+event (`transitions.py`).
 """
 
 from __future__ import annotations

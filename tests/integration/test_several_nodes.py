@@ -1,7 +1,8 @@
 """Two nodes on one PostgreSQL registry and one storage folder; the machine of one of them is gone in the middle.
 
-The other node's claim is made by the test. The longer form, with whole nodes and more kills, is `tests/benchmarks/many_nodes.py`. Not covered: a shared file system whose
-caches lag behind (both nodes run on this machine).
+The other node's claim is made by the test. The longer form, with whole nodes and more kills, is
+`tests/benchmarks/many_nodes.py`. Not covered: a shared file system whose caches lag behind (both nodes run on this
+machine).
 """
 
 from __future__ import annotations
