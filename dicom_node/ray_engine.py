@@ -281,8 +281,15 @@ class RayCluster:
             log(Event.ACTOR_DIED, "warning", error=type_and_place(error), count=0)
             self._drop(slot)
             return
+        try:
+            self._check(slot, loaded)
+        except (BundleError, ConfigurationError):
+            self._drop(slot)  # another start may find another machine, or this one mended
+            raise
+        slot.loaded = loaded
+
+    def _check(self, slot: Slot, loaded: Loaded) -> None:
         if loaded.bundle_id != slot.bundle:
-            slot.bundle = None
             raise BundleError(f"another bundle, {loaded.bundle_id}, is in that folder on a machine of the Ray cluster")
         if loaded.source != self._source:
             raise ConfigurationError("model.ray: a machine of the cluster has another version of the node installed")
@@ -291,7 +298,6 @@ class RayCluster:
             raise ConfigurationError(
                 "model.ray: actors run on unlike devices, and no result could say on which; see model.ray.accelerator"
             )
-        slot.loaded = loaded
 
     def _drop(self, slot: Slot) -> None:
         if slot.actor is not None:

@@ -7,6 +7,7 @@ first: a study must not be closed without images that are there.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -19,10 +20,15 @@ from dicom_node.intake.spool import Spool
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 LOOK_SECONDS = 15.0
+SETTLE_SECONDS = 30.0  # of a database that answers, several beats long, before anybody's silence counts
 
 
 class Takeover:
-    """The job, which can also be run by hand in a test. May be killed anywhere and run again, by any node."""
+    """The job, which can also be run by hand in a test. May be killed anywhere and run again, by any node.
+
+    After the database was away everybody has been silent, also those to whom images come just now: so nobody is looked
+    after until all had the time to be heard of again.
+    """
 
     def __init__(self, configuration: Configuration, registry: Registry, owner: str, stop: threading.Event) -> None:
         assert configuration.node.name is not None
@@ -32,6 +38,7 @@ class Takeover:
         self._registry = registry
         self._owner = owner
         self._stop = stop
+        self._looked = self._steady_since = -math.inf
 
     def schedule(self, scheduler: BaseScheduler) -> None:
         """Have it done now and then."""
@@ -39,6 +46,16 @@ class Takeover:
 
     def look(self) -> None:
         """Look after every node that went silent since."""
+        now = time.monotonic()
+        if now - self._looked > 3 * LOOK_SECONDS:
+            self._steady_since = now
+        self._looked = -math.inf  # unless the database answers now
+        self._registry.processes()
+        if now - self._steady_since >= SETTLE_SECONDS:
+            self._look()
+        self._looked = now
+
+    def _look(self) -> None:
         while not self._stop.is_set():
             node = self._registry.look_after(self._name, self._owner, time.time())
             if node is None:

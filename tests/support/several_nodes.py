@@ -24,6 +24,7 @@ from dicom_node.sending import outbox
 service.BEAT_SECONDS = 0.5
 nodes.SILENT_SECONDS = 6.0
 takeover.LOOK_SECONDS = 0.5
+takeover.SETTLE_SECONDS = 1.0
 worker.LEASE_SECONDS = 4.0
 queue.GRACE_SECONDS = 1.0
 scheduler.RECLAIM_SECONDS = 0.5
