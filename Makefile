@@ -46,8 +46,8 @@ lint:
 check:
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-bench:
-	$(VENV)/bin/python tests/benchmarks/study_speed.py
+bench: install-test peers
+	deploy/bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -48,6 +48,7 @@ from dicom_node.worklist.orders_over_hl7 import orders_over_hl7
 from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
+WORKER_NICE = 5  # nice(1)
 BEAT_SECONDS = 5.0
 WORKITEM_SECONDS = 15.0
 DROP_SECONDS = 60.0
@@ -254,6 +255,7 @@ def senders(configuration: Configuration, registry: Registry) -> dict[str, Send]
 def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     from dicom_node.stages import load_worker
 
+    yield_to_receiver()
     beat.say("loading the model")
     pulse = Pulse()
     worker = load_worker(configuration, registry, stop, pulse, owner_kind=f"{_node_key(configuration)}-worker-")
@@ -262,6 +264,11 @@ def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, s
     beat.pulse = pulse
     beat.say("ready")
     worker.run(stop)
+
+
+def yield_to_receiver() -> None:
+    """Have this process wait for the others of the node: a sender is kept waiting by milliseconds, a result by seconds."""
+    os.nice(WORKER_NICE)
 
 
 def _node_key(configuration: Configuration) -> str:

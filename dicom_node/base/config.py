@@ -135,6 +135,7 @@ class IntakeSection(Section):
     acse_timeout_seconds: Annotated[float, Field(gt=0)] = 15.0
     dimse_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    inline: bool = True
 
 
 class RaySettings(Section):

@@ -138,15 +138,19 @@ class Event(enum.Enum):
         return str(self.value[1])
 
 
+LEVELS = logging.getLevelNamesMapping()
+_lowest = logging.NOTSET
+
+
 def log(event: Event, level: str = "info", **fields: Any) -> None:
     """Write one line. Raises ValueError on a field that is not known to be free of patient data."""
     allowed = ALLOWED | ONLY_AT_DEBUG if level == "debug" else ALLOWED
     unknown = fields.keys() - allowed
     if unknown:
         raise ValueError(f"log field '{sorted(unknown)[0]}' may hold patient data; see events.ALLOWED")
-    structlog.get_logger("dicom_node").log(
-        logging.getLevelNamesMapping()[level.upper()], event.words, number=event.number, **fields
-    )
+    importance = LEVELS[level.upper()]
+    if importance >= _lowest:  # asked here as well: making a logger costs more than receiving an image does
+        structlog.get_logger("dicom_node").log(importance, event.words, number=event.number, **fields)
 
 
 def type_and_place(error: BaseException) -> str:
@@ -158,6 +162,8 @@ def type_and_place(error: BaseException) -> str:
 
 def configure_logging(level: str) -> None:
     """JSON lines on standard error, from this level up. What libraries log is dropped: it may name patients."""
+    global _lowest  # noqa: PLW0603 - as global as structlog's own configuration
+    _lowest = LEVELS[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -165,7 +171,7 @@ def configure_logging(level: str) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(_lowest),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )

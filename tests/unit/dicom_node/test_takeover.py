@@ -31,6 +31,7 @@ from dicom_node.jobs.registry import Registry
 from dicom_node.takeover import LOOK_SECONDS, Takeover
 from support.dicom_factory import StudyFacts
 from support.node import small_study
+from support.spool import put
 from support.studies import new_registry
 
 STUDY = StudyFacts()
@@ -94,7 +95,7 @@ def stored(spool: Spool, image: Dataset) -> Arrival:
         received_at=LONG_AGO,
         association_id="left open",
     )
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     return arrival
 
 
