@@ -37,11 +37,11 @@ class Cost:
     tokens: int
     tokenizer: int
     sequence_vit: int
-    study_vit_and_heads: int
+    study_vit: int
 
     @property
     def total(self) -> int:
-        return self.tokenizer + self.sequence_vit + self.study_vit_and_heads
+        return self.tokenizer + self.sequence_vit + self.study_vit
 
 
 def flops(work: Callable[[], Any]) -> int:
@@ -86,13 +86,13 @@ def main() -> None:
     rates = [peak * 1e12 * given.utilisation for peak in (given.peak, given.peak_fp32)]
     peaks = f"{given.peak:g} TFLOP/s (bf16), {given.peak_fp32:g} (fp32)"
     print(f"{peaks} · {given.utilisation:g}; {given.price:g} a GPU hour; {SERIES} series a study")
-    print("| kept patches | tokenizer | sequence ViT | study ViT, heads | TFLOP | s | studies/h | price of 1,000 |")
+    print("| kept patches | tokenizer, TFLOP | sequence ViT | study ViT | in all | s | studies/h | price of 1,000 |")
     print("|" + " --- |" * 8)
     rows = []
     for cost in costs:
         seconds = cost.tokenizer / rates[0] + (cost.total - cost.tokenizer) / rates[1]
         price = 1000 * seconds * given.price / 3600
-        parts = [part / 1e12 for part in (cost.tokenizer, cost.sequence_vit, cost.study_vit_and_heads, cost.total)]
+        parts = [part / 1e12 for part in (cost.tokenizer, cost.sequence_vit, cost.study_vit, cost.total)]
         numbers = " | ".join(f"{part:.3g}" for part in parts)
         print(f"| {cost.tokens:,} | {numbers} | {seconds:.2g} | {3600 / seconds:,.0f} | {price:.2g} |")
         rows.append(asdict(cost) | {"total": cost.total, "seconds": seconds, "price_of_1000": price})
