@@ -104,7 +104,8 @@ def measure(database: str, url: str, workers: int, studies: int, images: int, se
         registry.record_arrivals([arrival(number, study=uid) for number in range(images)])
     rows = studies * images / (time.perf_counter() - began)
     registry.close_quiet(200, 0, 300)
-    processes = multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["dicom_node.jobs.worker", "sqlalchemy.dialects.postgresql", "psycopg"])
     begin = processes.Barrier(workers + 1)
     running = [processes.Process(target=work, args=(url, f"w{n}", seconds, begin)) for n in range(workers)]
     for process in running:
@@ -129,9 +130,9 @@ def measure(database: str, url: str, workers: int, studies: int, images: int, se
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=400)
-    parser.add_argument("--images", type=int, default=100, help="of a study")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--images", type=int, default=50, help="of a study")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--seconds", type=float, default=0.2, help="that a device takes for a study")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
