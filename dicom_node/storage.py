@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.base.config import Configuration
-from dicom_node.base.durable import make_folder, replace_file, sync_folder
+from dicom_node.base.durable import create_file, make_folder, replace_file
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.jobs.registry import Registry
 
@@ -65,7 +64,7 @@ def check_belongs_together(configuration: Configuration, registry: Registry) -> 
     """
     file = configuration.node.storage / STORAGE_ID
     if not file.exists():
-        _write_first(file, uuid.uuid4().hex)
+        create_file(file, uuid.uuid4().hex.encode())
     mine = file.read_text(encoding="ascii").strip()
     described = registry.describes(mine)
     if described != mine:
@@ -102,16 +101,6 @@ def join_others(configuration: Configuration, registry: Registry, locks: Locks) 
             f"another configuration than that of the nodes that run ({said}): stop them first, or start this one with "
             "theirs"
         )
-
-
-def _write_first(file: Path, text: str) -> None:
-    """Write a file unless another node does so at the same time; whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-    replace_file(temporary, text.encode())
-    with suppress(FileExistsError):
-        os.link(temporary, file)
-    temporary.unlink()
-    sync_folder(file.parent)
 
 
 def _hold(lock: int, how: int, seconds: float, problem: str) -> None:

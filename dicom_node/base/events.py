@@ -10,6 +10,7 @@ import enum
 import logging
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ ALLOWED = frozenset(
         "tokens",
         "job",
         "version",
+        "service",
     }
 )
 ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
@@ -53,7 +55,7 @@ ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
 
 class Event(enum.Enum):
     """Number and words of everything worth a line. Thousands: 1 service, 2 intake, 3 jobs, 4 reporting, 5 sending,
-    6 worklist.
+    6 worklist, 7 audit trail.
     """
 
     NODE_STARTED = (1001, "node started")
@@ -62,11 +64,17 @@ class Event(enum.Enum):
     PROCESS_ENDED = (1004, "process ended")
     PROCESS_CRASHED = (1005, "process crashed")
     PROCESS_SILENT = (1006, "process gave no sign of life and was killed")
+    CERTIFICATE_RENEWED = (1007, "certificates were replaced and are in use")
+    CONFIGURATION_CHANGED = (1010, "the node starts with another configuration than before")
+    RUNS_AS_ROOT = (1011, "the node runs as root; give it a user of its own")
+    HTTP_REFUSED = (1009, "HTTP connection refused, its address is not in node.http_peers")
+    CERTIFICATE_UNUSABLE = (1008, "replaced certificates cannot be used, the earlier ones stay")
     NODE_LOOKED_AFTER = (1020, "another node went silent, what it had received was looked through")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")
     ASSOCIATION_ABORTED = (2004, "association aborted")
+    TLS_REFUSED = (2005, "TLS connection refused")
     OBJECT_STORED = (2011, "object stored")
     OBJECT_REFUSED = (2012, "object refused")
     REGISTRY_BEHIND = (2013, "registry write failed, will be repeated")
@@ -126,6 +134,10 @@ class Event(enum.Enum):
     UPS_EVENT_SENT = (6111, "UPS event sent")
     UPS_EVENT_POSTPONED = (6112, "UPS event postponed")
     UPS_EVENT_DROPPED = (6113, "UPS event dropped")
+    QUERY_ANSWERED = (6114, "query answered")
+    AUDIT_NOT_WRITTEN = (7001, "audit trail could not be written, will be repeated")
+    AUDIT_NOT_SENT = (7002, "audit records could not be sent to the syslog server, will be repeated")
+    AUDIT_SENT_AGAIN = (7003, "audit records are sent to the syslog server again")
 
     @property
     def number(self) -> int:
@@ -140,6 +152,17 @@ class Event(enum.Enum):
 
 LEVELS = logging.getLevelNamesMapping()
 _lowest = logging.NOTSET
+Observer = Callable[[Event, Mapping[str, Any]], None]
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> Callable[[], None]:
+    """Have every event shown to an observer as well, at whatever level it is logged; gives what ends that.
+
+    An observer never raises and never blocks.
+    """
+    _observers.append(observer)
+    return lambda: _observers.remove(observer)
 
 
 def log(event: Event, level: str = "info", **fields: Any) -> None:
@@ -148,6 +171,8 @@ def log(event: Event, level: str = "info", **fields: Any) -> None:
     unknown = fields.keys() - allowed
     if unknown:
         raise ValueError(f"log field '{sorted(unknown)[0]}' may hold patient data; see events.ALLOWED")
+    for observer in _observers:
+        observer(event, fields)
     importance = LEVELS[level.upper()]
     if importance >= _lowest:  # asked here as well: making a logger costs more than receiving an image does
         structlog.get_logger("dicom_node").log(importance, event.words, number=event.number, **fields)

@@ -16,6 +16,7 @@ from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.base.events import Event, log
+from dicom_node.base.tls import shown_certificate
 from dicom_node.intake.access import LIMIT_EXCEEDED, NO_REASON, AccessRule, Rejection
 from dicom_node.intake.inline import StoreService
 from dicom_node.intake.limits import Bounds, IncomingDataSet
@@ -137,7 +138,7 @@ class StorageProvider:
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
 
-        The association's own thread stores its objects, so once it ended all of them are with the registrar.
+        It outlives whichever thread stores its objects, so once it ended all of them are with the registrar.
         """
         with self._lock:
             ended = [association for association in self._peers if not association.is_alive()]
@@ -167,7 +168,9 @@ class StorageProvider:
         if request is None or source is None:
             raise ValueError("no A-ASSOCIATE request")
         address = source.address
-        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title)
+        connection = association.dul.socket
+        shown = shown_certificate(connection.socket if connection else None)
+        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title, shown)
         peer = Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
         with self._lock:
             if rejection is None and len(self._peers) >= self._max_associations:

@@ -22,6 +22,7 @@ from dicom_node.intake.listener import Listener
 from dicom_node.intake.presentation import Contexts, supported_contexts
 from dicom_node.intake.reconcile import reconcile
 from dicom_node.intake.registrar import Registrar, patiently
+from dicom_node.intake.secured import Secured
 from dicom_node.intake.spool import Spool
 from dicom_node.intake.storage import Storage
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
@@ -82,9 +83,13 @@ def run_receiver(
 def open_listener(
     configuration: Configuration, provider: StorageProvider, services: FurtherServices | None = None
 ) -> Listener:
-    """A bound server, not yet serving. Raises ConfigurationError when the address cannot be bound."""
+    """A bound server, not yet serving.
+
+    Raises ConfigurationError when the address cannot be bound, or a certificate cannot be used.
+    """
     intake, node = configuration.intake, configuration.node
     ae = AE(ae_title=node.ae_title)
+    secured = Secured(intake.tls, intake.acse_timeout_seconds) if intake.tls else None
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.maximum_pdu_size = intake.max_pdu_bytes
@@ -114,6 +119,7 @@ def open_listener(
         raise ConfigurationError(f"node.bind, node.port: cannot listen there ({error.strerror})") from error
     listener.max_connections = max_connections
     listener.pdu_seconds = intake.dimse_timeout_seconds
+    listener.secured = secured
     return listener
 
 

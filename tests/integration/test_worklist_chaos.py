@@ -7,8 +7,8 @@ once, in each study's order; nothing was lowered and nothing lost.
 
 The model is left out: what the worker would write down is written down directly, so that hundreds of studies take
 seconds. The plan's seed is in the output; PRIMA_CHAOS_SEED repeats it (never the moments to the microsecond),
-PRIMA_CHAOS_STUDIES and PRIMA_CHAOS_ROUNDS change the size (`make faults`: 300 and 6). A round kills receiver, scheduler and
-the whole node.
+PRIMA_CHAOS_STUDIES and PRIMA_CHAOS_ROUNDS change the size (`make faults`: 300 and 6). A round kills receiver, scheduler
+and the whole node.
 """
 
 from __future__ import annotations

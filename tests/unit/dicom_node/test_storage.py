@@ -11,6 +11,7 @@ import pytest
 
 from dicom_node import storage
 from dicom_node.base.config import Configuration, configuration_from
+from dicom_node.base.durable import create_file
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
@@ -144,6 +145,6 @@ def test_a_node_whose_clock_is_wrong_does_not_join(
 def test_of_nodes_that_begin_a_folder_at_once_one_gives_it_its_name(tmp_path: Path) -> None:
     file = tmp_path / STORAGE_ID
     for text in ("first", "second"):
-        storage._write_first(file, text)
+        create_file(file, text.encode())
     assert file.read_text() == "first"
     assert list(tmp_path.iterdir()) == [file]
