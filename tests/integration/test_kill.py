@@ -26,6 +26,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
 from dicom_node.base.events import Event
+from dicom_node.base.reactor import WITHOUT_LOSS
 from dicom_node.base.types import Standing, StudyState
 from dicom_node.demo.archive import AE_TITLE as ARCHIVE_AE
 from dicom_node.demo.archive import Archive
@@ -91,7 +92,9 @@ class PersistentSender:
         until = time.monotonic() + HANG_SECONDS
         while missing := [image for image in self._images if image.SOPInstanceUID not in self.acknowledged]:
             assert time.monotonic() < until, "the receiver does not come back"
-            association = entity.associate("127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY])
+            association = entity.associate(
+                "127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS]
+            )
             if association.is_established:
                 self._send(association, missing)
                 association.release()
