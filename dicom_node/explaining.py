@@ -126,7 +126,7 @@ class Explaining:
         self._registry.fail_explanation(owed, reason, time.time(), final=final, counts=counts)
         if not known and not gone:
             # A device that this left unusable must be found before a study is on it: the worker starts afresh.
-            self._models.active.model.runtime.synchronize()
+            self._models.active.synchronize()
 
     def _explain(self, owed: OwedExplanation) -> None:
         claim = owed.claim

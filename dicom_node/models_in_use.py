@@ -7,14 +7,15 @@ before it takes another's place: one that cannot be loaded leaves in place what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dicom_node.base.config import Configuration
+from dicom_node.base.config import Configuration, ModelSection
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.types import Level, ModelIdentity, Prediction, Score
@@ -22,6 +23,8 @@ from dicom_node.bundles import check_fits, encoder_of, identity_of
 from dicom_node.jobs.models import Chosen, KnownModel
 from dicom_node.jobs.registry import Registry
 from dicom_node.latent_cache import LatentCache, latent_cache
+from dicom_node.ray_engine import RayCluster, RayModel
+from dicom_node.surroundings import machine
 from prima_core.base.calibration import probability
 from prima_core.base.errors import BundleError
 from prima_core.bundle import Bundle, BundleManifest, build_model, load_bundle
@@ -34,13 +37,42 @@ FAULTS = 3  # in a row, after which a bundle is left alone until a person names 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle that was found whole, and its model, ready to predict. encoder: see `bundles.encoder_of`."""
+    """A bundle that was found whole, and its model, ready to predict. encoder: see `bundles.encoder_of`.
+
+    built: the model in this process; None while it is on a Ray cluster alone, as `remote`. settings: how to build it.
+    """
 
     bundle: Bundle
-    model: Prima
+    built: Prima | None
     identity: ModelIdentity
     encoder: str
     cache: LatentCache | None = None
+    remote: RayModel | None = None
+    settings: ModelSection = field(default_factory=ModelSection, repr=False)
+
+    @cached_property
+    def model(self) -> Prima:
+        """The model in this process, for the shadow and for explanations; on a Ray node built when first asked for."""
+        return self.built or build_model(self.bundle, self.settings.device, self.settings.precision)
+
+    @property
+    def predictor(self) -> Prima | RayModel:
+        """What reports are made with: this process's model, or actors of a Ray cluster."""
+        return self.remote or self.model
+
+    @property
+    def precision(self) -> str:
+        """Of the predictor."""
+        return self.remote.precision if self.remote else self.model.runtime.precision
+
+    def machine(self) -> dict[str, Any]:
+        """What the predictor computes on."""
+        return self.remote.machine if self.remote else machine(self.model.runtime)
+
+    def synchronize(self) -> None:
+        """Wait for this process's device, which raises where it became unusable."""
+        if self.built is not None:
+            self.built.runtime.synchronize()
 
     def scores(self, task: str, logits: Mapping[str, float]) -> tuple[Score, ...]:
         """A task's logits, see `scores_of`."""
@@ -54,7 +86,7 @@ class LoadedModel:
         seconds: float,
     ) -> Prediction:
         """What the registry keeps of what this model said."""
-        precision, content = self.model.runtime.precision, embedding.astype("<f4").tobytes()
+        precision, content = self.precision, embedding.astype("<f4").tobytes()
         return Prediction(self.identity.bundle_id, self.encoder, logits, level, precision, seconds, content)
 
 
@@ -79,6 +111,8 @@ class ModelsInUse:
         """
         self._configuration = configuration
         self._registry = registry
+        model = configuration.model
+        self._cluster = RayCluster(model.ray, model.device, model.precision) if model.execution == "ray" else None
         configured = configuration.model.bundle
         if configured is None:
             raise ConfigurationError("model.bundle: name a model bundle")
@@ -98,7 +132,7 @@ class ModelsInUse:
         chosen = self._registry.chosen_models()
         if chosen.active is not None and self._take_active(chosen.active):
             event = Event.MODEL_ROLLED_BACK if chosen.rolled_back else Event.MODEL_ACTIVATED
-            log(event, bundle=self.active.identity.bundle_id, precision=self.active.model.runtime.precision)
+            log(event, bundle=self.active.identity.bundle_id, precision=self.active.precision)
         self._take_shadow(chosen.shadow)
         self._note(chosen)
 
@@ -141,7 +175,8 @@ class ModelsInUse:
         """Whether another bundle is active now."""
         if wanted.bundle_id == self.active.identity.bundle_id:
             return False
-        if self.shadow is not None and self.shadow.identity.bundle_id == wanted.bundle_id:
+        is_shadow = self.shadow is not None and self.shadow.identity.bundle_id == wanted.bundle_id
+        if is_shadow and self.shadow is not None and self._cluster is None:
             self.active, self.shadow = self.shadow, None
             return True
         loaded = self._try(wanted, Event.MODEL_REFUSED)
@@ -156,11 +191,11 @@ class ModelsInUse:
             self.shadow = loaded
             return
         del loaded  # its memory may be needed
-        self.shadow = self._try(wanted, Event.SHADOW_FAILED)
+        self.shadow = self._try(wanted, Event.SHADOW_FAILED, here=True)
         if self.shadow is not None:
             log(Event.SHADOW_LOADED, bundle=wanted.bundle_id, precision=self.shadow.model.runtime.precision)
 
-    def _try(self, wanted: KnownModel, refusal: Event) -> LoadedModel | None:
+    def _try(self, wanted: KnownModel, refusal: Event, *, here: bool = False) -> LoadedModel | None:
         """Load a bundle; None, and the reason in the registry, when that cannot be done.
 
         The try is noted first: a bundle that brings the process down while it is loaded is not tried for ever.
@@ -170,7 +205,7 @@ class ModelsInUse:
             return None
         self._registry.note_model(wanted.bundle_id, faults=wanted.faults + 1, problem=wanted.problem)
         try:
-            loaded = self._load(wanted.path, wanted.bundle_id)
+            loaded = self._load(wanted.path, wanted.bundle_id, here=here)
         except (BundleError, ConfigurationError, ValueError) as error:
             self._refuse(wanted, refusal, str(error))
             return None
@@ -184,13 +219,17 @@ class ModelsInUse:
         self._registry.note_model(wanted.bundle_id, faults=wanted.faults, problem=problem)
         log(refusal, "error", bundle=wanted.bundle_id, reason=problem)
 
-    def _load(self, path: Path, expected: str | None = None) -> LoadedModel:
-        """expected: the bundle's id, where it is known."""
+    def _load(self, path: Path, expected: str | None = None, *, here: bool = False) -> LoadedModel:
+        """expected: the bundle's id, where it is known. here: in this process whatever `model.execution` says."""
         settings = self._configuration.model
         bundle = load_bundle(path)
         if expected not in (None, bundle.manifest.id):
             raise BundleError(f"another bundle, {bundle.manifest.id}, is at {path} now")
         check_fits(self._configuration, bundle.manifest)
+        identity, encoder = identity_of(bundle.manifest), encoder_of(bundle.manifest)
+        if self._cluster is not None and not here:
+            remote = self._cluster.model(path, identity.bundle_id)
+            return LoadedModel(bundle, None, identity, encoder, remote=remote, settings=settings)
         model = build_model(bundle, settings.device, settings.precision)
         model.store = cache = latent_cache(self._configuration, bundle.manifest, model.runtime)
-        return LoadedModel(bundle, model, identity_of(bundle.manifest), encoder_of(bundle.manifest), cache)
+        return LoadedModel(bundle, model, identity, encoder, cache)

@@ -117,8 +117,8 @@ def retrain_command(configuration: Configuration) -> list[str]:
     Without worker processes: only the command itself is ended by the kernel with its parent.
     """
     settings = configuration.retrain
-    frozen = configuration.node.storage / "configuration.json"
-    command = [sys.executable, "-m", "dicom_node", "retrain", settings.what, "--config", str(frozen), "--if-new"]
+    frozen = str(configuration.node.frozen)
+    command = [sys.executable, "-m", "dicom_node", "retrain", settings.what, "--config", frozen, "--if-new"]
     command += ["--labels", str(settings.labels)]
     if settings.what == "full":
         command += ["--reports", str(settings.reports), "--workers", "0"]

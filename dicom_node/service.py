@@ -43,8 +43,9 @@ from dicom_node.sending.outbox import Outbox, Send
 from dicom_node.sending.routes import HOW_TO_RELEASE
 from dicom_node.sending.storescu import StoreScu
 from dicom_node.sending.stow import StowUser
-from dicom_node.storage import check_belongs_together, only_one
+from dicom_node.storage import check_belongs_together, join_others, only_one
 from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
+from dicom_node.takeover import Takeover
 from dicom_node.worklist.dicom.event_outbox import EventOutbox
 from dicom_node.worklist.dicom.reading_steps import ReadingSteps
 from dicom_node.worklist.dicom.services import provider_of, services_of
@@ -74,21 +75,35 @@ def serve(configuration: Configuration) -> None:
     check_certificates(configuration)
     if configuration.model.bundle is None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
-    with only_one(configuration.node.storage) as lock:
-        migrate(configuration.node.database_url)
-        registry = Registry(configuration.node.database_url)
+    node = configuration.node
+    with only_one(node.storage, node.name) as locks:
+        migrate(node.database_url)
+        registry = Registry(node.database_url)
         check_belongs_together(configuration, registry)
         if registry.chosen_models().active is None:
             configured_bundle(configuration)
+        if node.name is not None:
+            join_others(configuration, registry, locks)
         registry.close()
         # A process that is started again later must not run under a file that was edited meanwhile.
-        frozen = configuration.node.storage / "configuration.json"
-        before = changed_since(frozen, configuration)
-        replace_file(frozen, configuration.to_json().encode())
+        before = changed_since(node.frozen, configuration)
+        replace_file(node.frozen, configuration.to_json().encode())
         with recording(configuration):
             if before:
                 log(Event.CONFIGURATION_CHANGED, "warning", reason=", ".join(before))
-            supervise(configuration, frozen, lock)
+            supervise(configuration, node.frozen, locks.held)
+        if node.name is not None:
+            _leave(registry, node.name)
+
+
+def _leave(registry: Registry, node: str) -> None:
+    """Let the others know that this node needs not agree with them any more; they learn it anyway, after a while."""
+    try:
+        registry.leave(node, time.time())
+    except DATABASE_AWAY as error:
+        log(Event.JOB_FAILED, "warning", job="leave", error=type(error).__name__)
+    finally:
+        registry.close()
 
 
 @contextmanager
@@ -139,7 +154,7 @@ def run_process(role: str, configuration: Configuration) -> None:
     stop = threading.Event()
     stop_with_supervisor()
     registry = Registry(configuration.node.database_url)
-    beat = Heartbeat(registry, role, stop)
+    beat = Heartbeat(registry, configuration.node.process(role), stop)
     roles: dict[str, Role] = {
         "receiver": _receiver,
         "scheduler": _scheduler,
@@ -163,10 +178,10 @@ class Heartbeat:
     Once `pulse` is given, only while the work moves on.
     """
 
-    def __init__(self, registry: Registry, role: str, stop: threading.Event) -> None:
+    def __init__(self, registry: Registry, process: str, stop: threading.Event) -> None:
         self.pulse: Pulse | None = None
         self._registry = registry
-        self._role = role
+        self._process = process
         self._stop = stop
         self._status = "starting"
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
@@ -187,7 +202,7 @@ class Heartbeat:
         with suppress(BrokenPipeError):  # the supervisor is gone; the end of standard input stops this process
             os.write(1, SIGN_OF_LIFE)
         try:
-            self._registry.beat(self._role, os.getpid(), self._status, time.time())
+            self._registry.beat(self._process, os.getpid(), self._status, time.time())
         except DATABASE_AWAY as error:
             log(Event.JOB_FAILED, "warning", job="heartbeat", error=type(error).__name__)
 
@@ -226,6 +241,8 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     scheduler = Housekeeping(configuration, registry, compare_apart, pulse).scheduler()
     Corrections(configuration, registry).schedule(scheduler)
     Cleaning(configuration, registry).schedule(scheduler)
+    if configuration.node.name is not None:
+        Takeover(configuration, registry, kind + uuid.uuid4().hex[:8], stop).schedule(scheduler)
     console.start()
     events = _workitems(configuration, registry, scheduler, stop)
     if configuration.retrain.enabled:
@@ -308,5 +325,8 @@ def yield_to_receiver() -> None:
 
 def _node_key(configuration: Configuration) -> str:
     """Tells this node's work from another's on the same database."""
-    name = f"{socket.gethostname()}:{configuration.node.storage.absolute()}"
+    node = configuration.node
+    name = f"{socket.gethostname()}:{node.storage.absolute()}"
+    if node.name is not None:
+        name = f"node {node.name}"  # wherever it runs: no other has the name
     return hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -114,7 +114,7 @@ class Shadow:
             self._registry.note_model(bundle, faults=faults)
         if not known:
             # A device that the shadow left unusable must be found before a study is on it: the worker starts afresh.
-            self._models.active.model.runtime.synchronize()
+            self._models.active.synchronize()
 
     def _ask(self, shadow: LoadedModel, claim: Claim) -> Said:
         kept = self._registry.embedding(claim.study_id, claim.revision, shadow.encoder)

@@ -28,7 +28,7 @@ from dicom_node.reporting.write import report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
-from dicom_node.surroundings import machine, software
+from dicom_node.surroundings import software
 from dicom_node.withdrawn import remembered
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
@@ -102,7 +102,7 @@ class StudyStages:
 
     def predict(self, studies: Sequence[PreparedStudy]) -> Sequence[StudyPrediction | PrimaError]:
         """The model, all studies at once. Raises Stopped between two chunks of tokens when the node stops."""
-        return self._models.active.model.predict(studies, self._go_on)
+        return self._models.active.predictor.predict(studies, self._go_on)
 
     def report(self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction) -> Report:
         """A durable Structured Report, and a variant of it for each further SOP class that a destination takes.
@@ -144,7 +144,7 @@ class StudyStages:
         self, claim: Claim, study: PreparedStudy, prediction: StudyPrediction, reported_at: float
     ) -> Provenance:
         active = self._models.active
-        surroundings = Surroundings(self._configured, self._software, machine(active.model.runtime))
+        surroundings = Surroundings(self._configured, self._software, active.machine())
         received = self._registry.received(claim)
         return provenance_of(claim, received, study, prediction, active.bundle, surroundings, reported_at)
 
@@ -249,7 +249,7 @@ def load_worker(
     """
     model_settings = configuration.model
     models = ModelsInUse(configuration, registry)
-    log(Event.MODEL_LOADED, bundle=models.active.identity.bundle_id, precision=models.active.model.runtime.precision)
+    log(Event.MODEL_LOADED, bundle=models.active.identity.bundle_id, precision=models.active.precision)
     for study in registry.reclaim_dead(owner_kind, time.time(), model_settings.max_attempts):
         log(Event.STUDY_RELEASED, "warning", study=study, reason="its worker died")
     return Worker(

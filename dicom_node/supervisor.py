@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,10 +37,10 @@ WRONG_CONFIGURATION = 2  # exit status of a process whose configuration keeps it
 class Child:
     """One role's process and the wait before its next start."""
 
-    def __init__(self, role: str, command: list[str], lock: int, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(self, role: str, command: list[str], *locks: int, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.role = role
         self._command = command
-        self._lock = lock
+        self._locks = locks
         self._silence = silence_seconds
         self._starts = 0
         self._wait = FIRST_RESTART_SECONDS
@@ -78,7 +79,7 @@ class Child:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self._lock]
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=self._locks
         )
         self._starts += 1
         self._started = self._heard = time.monotonic()
@@ -107,15 +108,15 @@ class Child:
             raise ConfigurationError(f"the {self.role} cannot start with this configuration; it says why above")
 
 
-def supervise(configuration: Configuration, config_file: Path, lock: int) -> None:
-    """Run the node until SIGTERM or SIGINT. lock: descriptor of the storage's lock, see `storage.only_one`.
+def supervise(configuration: Configuration, config_file: Path, locks: Sequence[int]) -> None:
+    """Run the node until SIGTERM or SIGINT. locks: descriptors of the storage's locks, see `storage.only_one`.
 
     Raises ConfigurationError when a process refuses to start with this configuration; the others are stopped then.
     """
     stop = threading.Event()
     stop_on_signals(stop)
     command = [sys.executable, "-m", "dicom_node", "run"]
-    children = [Child(role, [*command, role, "--config", str(config_file)], lock) for role in ROLES]
+    children = [Child(role, [*command, role, "--config", str(config_file)], *locks) for role in ROLES]
     log(Event.NODE_STARTED, pid=os.getpid(), port=configuration.node.port)
     try:
         while not stop.is_set():

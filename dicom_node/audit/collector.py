@@ -23,14 +23,13 @@ from dicom_node.base.config import (
     Configuration,
     StowDestination,
 )
-from dicom_node.base.durable import make_folder, replace_file
+from dicom_node.base.durable import create_file, make_folder
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.base.events import Event, log
 from dicom_node.jobs.registry import Registry
 
 AT_ONCE = 100
 ROUNDS = 20
-PSEUDONYM_KEY = "pseudonyms.key"
 UNKNOWN_PATIENT = "unknown"
 
 
@@ -41,7 +40,7 @@ class Collector:
         self._configuration = configuration
         self._registry = registry
         self._trail = trail_of(configuration)
-        self._key = _pseudonym_key(configuration.node.audit)
+        self._key = _pseudonym_key(configuration.node.pseudonyms)
 
     def collect(self) -> None:
         """Record what is due, a limited number at a time; what is left waits for the next time."""
@@ -119,10 +118,9 @@ class Collector:
             return ""
 
 
-def _pseudonym_key(folder: Path) -> bytes:
+def _pseudonym_key(path: Path) -> bytes:
     """The key that makes pseudonyms, made once; who has it and a list of Patient IDs can tell whose are whose."""
-    path = folder / PSEUDONYM_KEY
     if not path.exists():
-        make_folder(folder)
-        replace_file(path, os.urandom(32))
+        make_folder(path.parent)
+        create_file(path, os.urandom(32))
     return path.read_bytes()

@@ -49,6 +49,16 @@ DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", 
 FILES = ("ca_file", "certificate", "private_key", "password_file", "token_file", "key_file")
 WITH_FILES = ("tls", "http_tls", "syslog")  # sections within sections that name files
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HTTP_OF_ONE_NODE = {"http_bind", "http_port", "http_peers", "http_tls"}
+#: Section → keys in which nodes that share a registry may differ: where they listen, what they compute on, what they
+#: call the same folder and database, and which of them trains at night.
+OF_ONE_NODE = {
+    "node": {"name", "bind", "port", "storage", "database", "log_level"} | HTTP_OF_ONE_NODE,
+    "intake": {"tls"},
+    "model": {"precision", "device", "token_budget", "execution", "ray"},
+    "hl7": {"bind", "port", "tls"},
+    "retrain": {"enabled", "window", "nice"},
+}
 
 
 class Section(BaseModel):
@@ -57,11 +67,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,31}$")]
+
+
 class NodeSection(Section):
-    """http_peers: IP addresses that may connect to the HTTP port; none: all that can reach it, which is this machine
+    """name: of one of several nodes that share `storage` and a PostgreSQL database; None: the node is alone there.
+
+    http_peers: IP addresses that may connect to the HTTP port; none: all that can reach it, which is this machine
     alone unless http_tls asks for certificates. http_tls: the port then speaks https alone.
     """
 
+    name: NodeName | None = None
     ae_title: AeTitle = "PRIMA"
     bind: str = "127.0.0.1"
     port: Port = 11112
@@ -83,6 +99,19 @@ class NodeSection(Section):
         """The SQLAlchemy URL; SQLite inside the storage folder unless the site names another."""
         return self.database or f"sqlite:///{self.storage / 'registry.sqlite'}"
 
+    def process(self, role: str) -> str:
+        """What the node's process of this role is called in the registry."""
+        return role if self.name is None else f"{role}@{self.name}"
+
+    def boot(self, run: str) -> str:
+        """What a run of its receiver is called in the registry."""
+        return run if self.name is None else f"{self.name}/{run}"
+
+    @property
+    def frozen(self) -> Path:
+        """The configuration that the running node was started with."""
+        return self.storage / ("configuration.json" if self.name is None else f"configuration-{self.name}.json")
+
     @property
     def spool(self) -> Path:
         """Received objects, one durable file each."""
@@ -90,8 +119,13 @@ class NodeSection(Section):
 
     @property
     def audit(self) -> Path:
-        """The audit trail."""
-        return self.storage / "audit"
+        """The audit trail; of several nodes each has its own, whose end it alone knows."""
+        return self.storage / ("audit" if self.name is None else f"audit-{self.name}")
+
+    @property
+    def pseudonyms(self) -> Path:
+        """The key of the pseudonyms in audit trails, the same for all nodes of a registry."""
+        return self.storage / "audit" / "pseudonyms.key"
 
     @property
     def outgoing(self) -> Path:
@@ -149,7 +183,24 @@ class IntakeSection(Section):
     reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
 
 
+class RaySettings(Section):
+    """Where the model runs on a Ray cluster: so many actors, each with so many GPUs and CPUs.
+
+    address: of the cluster; auto: the one that this machine belongs to. accelerator: the type of GPU, as Ray calls it.
+    start_seconds: how long an actor is awaited, its loading of the bundle included.
+    """
+
+    address: Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z0-9_.-]+:[0-9]{1,5})$")] = "auto"
+    actors: Annotated[int, Field(ge=1, le=256)] = 1
+    gpus: Annotated[float, Field(ge=0, le=16)] = 1.0
+    cpus: Annotated[float, Field(gt=0, le=256)] = 1.0
+    accelerator: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    start_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
 class ModelSection(Section):
+    """execution: local, in the worker's own process, or on a Ray cluster, see `ray`."""
+
     bundle: Path | None = None
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str = "auto"
@@ -160,6 +211,8 @@ class ModelSection(Section):
     keep_embeddings_days: Days | None = None
     keep_latents_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     keep_latents_days: Days = 30.0
+    execution: Literal["local", "ray"] = "local"
+    ray: RaySettings = RaySettings()
 
 
 class Exclusion(Section):
@@ -453,6 +506,8 @@ class Configuration(Section):
                     f"intake.peers: '{one.name}' answers storage commitment on associations of its own; "
                     "add its AE title"
                 )
+        if self.node.name is not None and not self.node.database_url.startswith("postgresql"):
+            raise ValueError("node.name: several nodes share a PostgreSQL database (node.database); SQLite serves one")
         if self.node.bind not in LOOPBACK and not self.intake.peers:
             raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
         certain = self.node.http_tls is not None and self.node.http_tls.ca_file is not None
@@ -494,6 +549,20 @@ class Configuration(Section):
         if self.node.database is not None:
             shown["node"]["database"] = make_url(self.node.database).render_as_string(hide_password=True)
         return shown
+
+    def shared_digests(self) -> dict[str, str]:
+        """Section → SHA-256 of what nodes that share a registry must agree on: all but `OF_ONE_NODE`.
+
+        Otherwise it would be chance what becomes of a study: whichever node takes it next would decide.
+        """
+        shown = self.shown()
+        for section, keys in OF_ONE_NODE.items():
+            for key in keys & shown[section].keys():
+                del shown[section][key]
+        return {
+            name: hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
+            for name, section in shown.items()
+        }
 
     @property
     def digest(self) -> str:

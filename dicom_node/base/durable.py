@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
@@ -37,4 +39,17 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, unless it is there; of several that do so at once the first one counts.
+
+    Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    replace_file(temporary, content)
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()
     sync_folder(path.parent)

@@ -23,6 +23,7 @@ ALLOWED = frozenset(
         "called_ae",
         "calling_ae",
         "address",
+        "node",
         "destination",
         "reason",
         "state",
@@ -68,6 +69,7 @@ class Event(enum.Enum):
     RUNS_AS_ROOT = (1011, "the node runs as root; give it a user of its own")
     HTTP_REFUSED = (1009, "HTTP connection refused, its address is not in node.http_peers")
     CERTIFICATE_UNUSABLE = (1008, "replaced certificates cannot be used, the earlier ones stay")
+    NODE_LOOKED_AFTER = (1020, "another node went silent, what it had received was looked through")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")
@@ -97,12 +99,14 @@ class Event(enum.Enum):
     JOB_FAILED = (3011, "recurring work failed, will be repeated")
     RECORDS_DELETED = (3012, "outdated records deleted")
     RESULT_WITHDRAWN = (3013, "result withdrawn")
+    STUDY_OVER_NODES = (3020, "a study's objects came over several nodes")
     MODEL_LOADED = (3021, "model loaded")
     MODEL_REFUSED = (3022, "model refused")
     MODEL_ACTIVATED = (3023, "model activated")
     MODEL_ROLLED_BACK = (3024, "model rolled back")
     SHADOW_LOADED = (3025, "shadow model loaded")
     SHADOW_FAILED = (3026, "shadow model failed")
+    ACTOR_DIED = (3027, "a Ray actor ended, its studies are computed again")
     RETRAINING_STARTED = (3031, "retraining started")
     RETRAINING_PAUSED = (3032, "retraining paused while studies wait")
     RETRAINING_WENT_ON = (3033, "retraining goes on")

@@ -50,7 +50,7 @@ def _for_machines(app: FastAPI, configuration: Configuration, registry: Registry
 
     @app.api_route("/healthz", methods=READ)
     def healthz() -> Response:
-        problems = health_problems(registry, time.time(), reserve)
+        problems = health_problems(registry, time.time(), configuration.node, reserve)
         text = json.dumps({"ok": not problems, "problems": problems})
         return Response(text, 503 if problems else 200, media_type="application/json")
 

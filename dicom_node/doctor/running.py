@@ -45,7 +45,7 @@ def check_processes(configuration: Configuration, registry: Registry | None, *, 
     if registry is None or not running:
         yield warning("node", "does not run", "start it: `dicom-node serve`, or systemctl start prima-node")
         return
-    problems = health_problems(registry, time.time(), reserve_of(configuration))
+    problems = health_problems(registry, time.time(), reserve=reserve_of(configuration))
     for problem in problems:
         yield failed("node", problem, "see the log; the runbook says what its events mean")
     if not problems:

@@ -53,9 +53,9 @@ def run_receiver(
     """
     silence_libraries()
     access = AccessRule(configuration)
-    spool = Spool(configuration.node.spool)
+    spool = Spool(configuration.node.spool, configuration.node.name)
     spool.prepare()
-    boot_id = uuid.uuid4().hex
+    boot_id = configuration.node.boot(uuid.uuid4().hex[:24])
     try:
         reconcile(spool, registry, configuration.intake.max_object_bytes, stop)
         # Only now: until their rows are rebuilt, studies that the last receiver was fed must stay open.

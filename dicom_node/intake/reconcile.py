@@ -40,7 +40,9 @@ def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: 
     listed, ConfigurationError when all its files are gone: it is rather not mounted than lost.
     """
     known = patiently(lambda: set(registry.known_paths()), give_up)
-    expected = patiently(lambda: set(registry.expected_paths()), give_up)
+    expected = patiently(
+        lambda: set(registry.expected_paths()), give_up
+    )  # before the files: each row had its file first
     present = set(spool.paths())
     if expected and not present and not (spool.folder / FILES_ARE_LOST).exists():
         raise ConfigurationError(
@@ -48,10 +50,9 @@ def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: 
             f"If they are lost for good, create the file {spool.folder / FILES_ARE_LOST}"
         )
     unreadable: list[str] = []
-    recorded = 0
-    for group in _groups(_rebuilt(spool, sorted(present - known), max_object_bytes, unreadable)):
-        recorded += record(registry, group, give_up)
-    lost = sorted(expected - present)
+    recorded = _record(spool, registry, sorted(present - known), max_object_bytes, unreadable, give_up)
+    # Asked for by name as well: on a shared file system a listing may be older than what another node wrote.
+    lost = [path for path in sorted(expected - present) if not spool.holds(path)]
     if lost:
         patiently(partial(registry.mark_lost, lost, time.time()), give_up)
     done = Reconciliation(recorded, len(lost), len(unreadable))
@@ -63,6 +64,28 @@ def reconcile(spool: Spool, registry: Registry, max_object_bytes: int, give_up: 
         reason=f"{done.lost} rows without a file, {done.unreadable} unreadable files",
     )
     return done
+
+
+def rebuild_rows(spool: Spool, registry: Registry, max_object_bytes: int, give_up: threading.Event) -> int:
+    """Rebuild the rows of files that have none, while receivers are at work; how many.
+
+    What another receiver is about to record is recorded twice, which is harmless. Waits for a database that is away.
+    """
+    present = set(spool.paths())
+    known = patiently(lambda: set(registry.known_paths()), give_up)
+    return _record(spool, registry, sorted(present - known), max_object_bytes, [], give_up)
+
+
+def _record(
+    spool: Spool,
+    registry: Registry,
+    paths: Iterable[str],
+    max_object_bytes: int,
+    unreadable: list[str],
+    give_up: threading.Event,
+) -> int:
+    groups = _groups(_rebuilt(spool, paths, max_object_bytes, unreadable))
+    return sum(record(registry, group, give_up) for group in groups)
 
 
 def _rebuilt(spool: Spool, paths: Iterable[str], max_object_bytes: int, unreadable: list[str]) -> Iterator[Arrival]:

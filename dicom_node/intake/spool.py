@@ -37,11 +37,14 @@ def spool_path(study_instance_uid: str, sop_instance_uid: str, digest: str) -> s
 
 
 class Spool:
-    """The folder of received objects. One receiver owns it at a time; anybody may read."""
+    """The folder of received objects, which anybody may read. A receiver has its own place for what is half-written.
 
-    def __init__(self, folder: Path) -> None:
+    node: the name of one of several nodes that share the folder.
+    """
+
+    def __init__(self, folder: Path, node: str | None = None) -> None:
         self.folder = folder
-        self._incoming = folder / INCOMING
+        self._incoming = folder / (INCOMING if node is None else f"{INCOMING}-{node}")
         self._unreadable = folder / UNREADABLE
         self._durable_folders: set[str] = set()
 

@@ -15,6 +15,7 @@ from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verd
 from dicom_node.jobs.cleaning import came_again, has_files_again
 from dicom_node.jobs.database import portions
 from dicom_node.jobs.flags import is_of_two_patients
+from dicom_node.jobs.nodes import boots_of_node
 from dicom_node.jobs.revisions import CORRECTED, IDENTITY_CORRECTED, REOPENED, Named, RevisionBook, rejection_of
 from dicom_node.jobs.tables import associations, events, instances, rejected_objects, rejection_notes, studies
 from dicom_node.jobs.transitions import lock_study, reopen
@@ -47,12 +48,11 @@ class ArrivalBook(RevisionBook):
             )
 
     def close_other_boots(self, boot_id: str, at: float) -> None:
-        """Close what an earlier receiver left open when it died."""
+        """Close what an earlier receiver left open when it died; of several nodes, the same node's (`jobs.nodes`)."""
+        earlier = sa.and_(boots_of_node(boot_id), associations.c.boot_id != boot_id)
         with self._write() as connection:
             connection.execute(
-                associations.update()
-                .where(associations.c.boot_id != boot_id, associations.c.closed_at.is_(None))
-                .values(closed_at=at)
+                associations.update().where(earlier, associations.c.closed_at.is_(None)).values(closed_at=at)
             )
 
     def record_arrivals(self, arrivals: Sequence[Arrival]) -> None:

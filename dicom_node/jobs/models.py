@@ -25,6 +25,7 @@ from dicom_node.base.types import (
 from dicom_node.jobs.claims import certain, claim_of
 from dicom_node.jobs.database import Database, is_over
 from dicom_node.jobs.tables import model_changes, models, predictions, studies, study_embeddings
+from dicom_node.jobs.transitions import lock_study
 from dicom_node.jobs.withdrawals import withdrawn
 
 
@@ -146,6 +147,14 @@ def keep_prediction(
                 created_at=at,
             )
         )
+
+
+def _was_asked(connection: sa.Connection, claim: Claim, bundle_id: str) -> bool:
+    """Whether it is on record what a bundle said of a revision, the study locked from now on."""
+    lock_study(connection, claim.study_id)
+    of_bundle = predictions.c.bundle_id == bundle_id
+    this = sa.and_(predictions.c.study_id == claim.study_id, predictions.c.revision == claim.revision, of_bundle)
+    return connection.execute(sa.select(predictions.c.id).where(this)).first() is not None
 
 
 class ModelBook(Database):
@@ -296,9 +305,10 @@ class ModelBook(Database):
             return None if row is None else Owed(row.number, claim_of(connection, row))
 
     def keep_shadow(self, claim: Claim, prediction: Prediction, at: float) -> None:
-        """What the shadow said of a reported study."""
+        """What the shadow said of a reported study, unless another node's worker asked it just now, too."""
         with self._write() as connection:
-            keep_prediction(connection, claim.study_id, claim.revision, prediction, at, shadow=True)
+            if not _was_asked(connection, claim, prediction.bundle_id):
+                keep_prediction(connection, claim.study_id, claim.revision, prediction, at, shadow=True)
 
     def keep_shadow_failure(self, claim: Claim, bundle_id: str, failure: str, at: float) -> None:
         """Why the shadow said nothing of a reported study; it is not tried again."""
@@ -312,7 +322,8 @@ class ModelBook(Database):
             created_at=at,
         )
         with self._write() as connection:
-            connection.execute(row)
+            if not _was_asked(connection, claim, bundle_id):
+                connection.execute(row)
 
     def embedding(self, study: str, revision: int, encoder: str) -> bytes | None:
         """The study embedding that an encoder made of a revision, if it was kept: float32 little-endian."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -30,6 +31,14 @@ class ProcessBook(Database):
             connection.execute(self._insert(storage).values(row=1, storage_id=storage_id).on_conflict_do_nothing())
             described: str = connection.scalars(sa.select(storage.c.storage_id)).one()
         return described
+
+    def registry_id(self) -> str:
+        """This database's own identity, once it describes a folder; a copy of the database has it, too."""
+        new = storage.update().where(storage.c.registry_id.is_(None)).values(registry_id=uuid.uuid4().hex)
+        with self._write() as connection:
+            connection.execute(new)
+            known: str = connection.scalars(sa.select(storage.c.registry_id)).one()
+        return known
 
     def beat(self, name: str, pid: int, status: str, at: float) -> None:
         """Say that the process lives and what it does."""

@@ -7,9 +7,9 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
 `explanations.py` what is to be explained, `provenance.py` where results came from, `sent.py` what left the node,
-`audit.py` what the audit trail lacks; `pruning.py` deletes what is outdated, `cleaning.py` says which files may go,
-`soundness.py` whether the database is well. Each write is one transaction; each change of state is guarded and leaves
-an event (`transitions.py`).
+`audit.py` what the audit trail lacks, `nodes.py` which nodes share it; `pruning.py` deletes what is outdated,
+`cleaning.py` says which files may go, `soundness.py` whether the database is well. Each write is one transaction; each
+change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.explanations import ExplanationBook
 from dicom_node.jobs.images import ImageBook
 from dicom_node.jobs.models import ModelBook
+from dicom_node.jobs.nodes import NodeBook
 from dicom_node.jobs.objective import FlagObjective
 from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.provenance import ProvenanceBook
@@ -49,6 +50,7 @@ class Registry(
     ReportTexts,
     WorkitemBook,
     ProcessBook,
+    NodeBook,
     ModelBook,
     ImageBook,
     ExplanationBook,

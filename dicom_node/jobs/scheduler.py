@@ -61,6 +61,13 @@ class Housekeeping:
         closed = self._registry.close_quiet(now - intake.stability_seconds, now - intake.max_open_seconds, now)
         for study, partial_reason in closed:
             log(Event.STUDY_COMPLETE, study=study, reason=partial_reason)
+            if self._configuration.node.name is not None:
+                self._tell_of_nodes(study)
+
+    def _tell_of_nodes(self, study: str) -> None:
+        nodes = self._registry.received_by(study)
+        if len(nodes) > 1:
+            log(Event.STUDY_OVER_NODES, study=study, count=len(nodes), node=", ".join(nodes))
 
     def settle_disputes(self) -> None:
         """Compare objects that share a SOP Instance UID but not their bytes."""

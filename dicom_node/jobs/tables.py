@@ -344,12 +344,29 @@ processes = Table(
     Column("status", String(64), nullable=False),
 )
 
-# One row: the storage folder that this database describes.
+# One row: the storage folder that this database describes, and the database's own identity.
 storage = Table(
     "storage",
     metadata,
     Column("row", Integer, primary_key=True, autoincrement=False),
     Column("storage_id", String(64), nullable=False),
+    Column("registry_id", String(64)),
+)
+
+# The nodes of a registry that has several. settings: section → digest of what all of them must agree on. left_at: when
+# it was stopped in order. looked_after_at: when another node last looked through what a silent one had received, which
+# `owner` does until lease_until.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("left_at", Float),
+    Column("looked_after_at", Float),
+    Column("owner", String(64)),
+    Column("lease_until", Float),
 )
 
 pauses = Table(

@@ -30,6 +30,7 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "intake": (config.IntakeSection, table["intake"]),
         "intake.peers": (config.Peer, table["intake"]["peers"][0]),
         "model": (config.ModelSection, table["model"]),
+        "model.ray": (config.RaySettings, table["model"]["ray"]),
         "scope": (config.ScopeSection, table["scope"]),
         "scope.exclude": (config.Exclusion, table["scope"]["exclude"]),
         "destinations": (config.Destination, table["destinations"][0]),

@@ -51,10 +51,10 @@ def test_the_reserve_is_left_alone_and_intake_recovers_by_itself(tmp_path: Path,
         assert reserve.free() > RESERVE - (2 << 20), "what is left is left to the registry and the reports"
         # What was acknowledged is recorded, and there is room to write a report of it.
         (small_disk / "report").write_bytes(bytes(4 << 20))
-        assert any("reserve_bytes" in problem for problem in health_problems(node.registry, 0, reserve))
+        assert any("reserve_bytes" in problem for problem in health_problems(node.registry, 0, reserve=reserve))
         filler.unlink()
         (small_disk / "report").unlink()
-        assert not any("reserve_bytes" in problem for problem in health_problems(node.registry, 0, reserve))
+        assert not any("reserve_bytes" in problem for problem in health_problems(node.registry, 0, reserve=reserve))
         assert association.send_c_store(images[-1]).Status == 0
         association.release()
         assert node.standings() == {"current": len(taken) + 1}

@@ -348,7 +348,7 @@ def steady_state(registry: Registry, folder: Path, number: int = 1) -> Iterator[
     yield "retention, one study", lambda: registry.begin_cleaning(at, at)
     yield "worker looks for work", lambda: [registry.claim("w", at, at, untried=one) for one in (True, False)]
     yield "worker in spare time", lambda: _spare(registry, at)
-    yield "health", lambda: health_problems(registry, time.time(), reserve_of(configuration))
+    yield "health", lambda: health_problems(registry, time.time(), reserve=reserve_of(configuration))
     yield "metrics, first", lambda: list(metrics.collect())
     yield "metrics, again", lambda: list(metrics.collect())
     yield "reading list (console's first page)", lambda: registry.worklist(at - 3 * 86400, nonclinical=False)

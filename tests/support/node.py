@@ -25,7 +25,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -66,9 +66,12 @@ class Node:
         *,
         destinations: Sequence[dict[str, Any]] = (),
         stability_seconds: float = 1.0,
+        environment: Mapping[str, str] | None = None,
         **sections: dict[str, Any],
     ) -> None:
+        """environment: of its processes, beside this one's."""
         self._folder = folder
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._registry: Registry | None = None
         self.config = folder / "node.toml"
@@ -123,7 +126,7 @@ class Node:
         with (self._folder / "node.log").open("ab") as log:
             command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config)]
             # One thread: torch's threads wait by spinning, which starves everything else on a small machine.
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         return self._process
 
@@ -170,6 +173,12 @@ class Node:
         # A line may still be half-written.
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{") and line.endswith("}")]
 
+    def kill_all(self) -> None:
+        """Kill -9 every process at once, as the machine's end does."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def healthy(self) -> bool:
         """Whether `/healthz` says that all is well, and says it of the processes that run now."""
         try:
@@ -178,7 +187,9 @@ class Node:
         except (urllib.error.URLError, ConnectionError):
             return False
         running = self.running()
-        return healthy and bool(running) and {one.name: one.pid for one in self.registry.processes()} == running
+        seen = {one.name: one.pid for one in self.registry.processes()}
+        node = self.configuration.node
+        return healthy and bool(running) and {role: seen.get(node.process(role)) for role in running} == running
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `dicom-node` on this node's configuration."""

@@ -1,15 +1,22 @@
-"""One node a storage folder, and a database that describes this folder and no other."""
+"""Who may run on a storage folder, and a database that describes this folder and no other."""
 
 from __future__ import annotations
 
+import fcntl
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicom_node import storage
 from dicom_node.base.config import Configuration, configuration_from
+from dicom_node.base.durable import create_file
 from dicom_node.base.errors import ConfigurationError
-from dicom_node.storage import STORAGE_ID, check_belongs_together, only_one
+from dicom_node.jobs.database import migrate
+from dicom_node.jobs.registry import Registry
+from dicom_node.storage import STORAGE_ID, check_belongs_together, join_others, only_one
+from support.postgres import PostgresServer
 from support.studies import new_registry
 
 
@@ -46,3 +53,98 @@ def test_a_database_that_was_lost_is_begun_anew(tmp_path: Path) -> None:
     check_belongs_together(configured(tmp_path / "one"), new_registry(tmp_path))
     (tmp_path / "fresh").mkdir()
     check_belongs_together(configured(tmp_path / "one"), new_registry(tmp_path / "fresh"))
+
+
+def named(folder: Path, name: str, **sections: dict[str, object]) -> Configuration:
+    node = {"storage": str(folder), "name": name, "database": "postgresql://somewhere/else"}
+    return configuration_from({"node": node, **sections}, folder)
+
+
+@pytest.fixture
+def shared(postgres: PostgresServer) -> Iterator[Registry]:
+    """A registry that nodes may share."""
+    url = postgres.new_database()
+    migrate(url)
+    opened = Registry(url)
+    opened.describes("folder")
+    yield opened
+    opened.close()
+
+
+def test_nodes_with_names_share_a_folder_and_each_name_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("TAKEOVER_SECONDS", "JOINING_SECONDS"):
+        monkeypatch.setattr(storage, patience, 0.0)
+    with only_one(tmp_path, "a") as first:
+        assert first.alone
+        with pytest.raises(ConfigurationError, match=r"without node\.name"), only_one(tmp_path, "b"):
+            pass
+        fcntl.flock(first.held[0], fcntl.LOCK_SH)  # as it does once it joined
+        with only_one(tmp_path, "b") as second:
+            assert not second.alone
+            with pytest.raises(ConfigurationError, match="named b already"), only_one(tmp_path, "b"):
+                pass
+            with pytest.raises(ConfigurationError, match="another node already"), only_one(tmp_path):
+                pass
+    with only_one(tmp_path), pytest.raises(ConfigurationError, match=r"without node\.name"), only_one(tmp_path, "a"):
+        pass
+
+
+def test_only_postgresql_takes_several_nodes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"node\.name"):
+        configuration_from({"node": {"name": "a"}}, tmp_path)
+
+
+@pytest.mark.peers
+def test_a_node_of_another_database_is_kept_off_the_folder_while_one_runs(
+    tmp_path: Path, shared: Registry, postgres: PostgresServer
+) -> None:
+    url = postgres.new_database()
+    migrate(url)
+    other = Registry(url)
+    other.describes("folder")
+    with only_one(tmp_path, "a") as first:
+        join_others(named(tmp_path, "a"), shared, first)
+        with (
+            only_one(tmp_path, "b") as second,
+            pytest.raises(ConfigurationError, match="another database"),
+        ):
+            join_others(named(tmp_path, "b"), other, second)
+        with only_one(tmp_path, "b") as second:
+            join_others(named(tmp_path, "b"), shared, second)
+    with only_one(tmp_path, "b") as alone:
+        join_others(named(tmp_path, "b"), other, alone)
+    other.close()
+
+
+@pytest.mark.peers
+def test_nodes_agree_on_what_becomes_of_a_study_and_differ_in_where_they_are(tmp_path: Path, shared: Registry) -> None:
+    alike = {"node": {"port": 11999}, "model": {"device": "cpu"}, "hl7": {"port": 2575}}
+    assert named(tmp_path, "a").shared_digests() == configuration_from(alike, tmp_path / "x").shared_digests()
+    with only_one(tmp_path, "a") as first:
+        join_others(named(tmp_path, "a"), shared, first)
+        with (
+            only_one(tmp_path, "b") as second,
+            pytest.raises(ConfigurationError, match="intake of a"),
+        ):
+            join_others(named(tmp_path, "b", intake={"stability_seconds": 5.0}), shared, second)
+
+
+@pytest.mark.peers
+def test_a_node_whose_clock_is_wrong_does_not_join(
+    tmp_path: Path, shared: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = time.time() + 60
+    with only_one(tmp_path, "a") as first:
+        monkeypatch.setattr("dicom_node.storage.time.time", lambda: wrong)
+        with pytest.raises(ConfigurationError, match="clock"):
+            join_others(named(tmp_path, "a"), shared, first)
+
+
+def test_of_nodes_that_begin_a_folder_at_once_one_gives_it_its_name(tmp_path: Path) -> None:
+    file = tmp_path / STORAGE_ID
+    for text in ("first", "second"):
+        create_file(file, text.encode())
+    assert file.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [file]

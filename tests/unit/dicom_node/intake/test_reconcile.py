@@ -101,6 +101,13 @@ def test_rows_without_files_are_marked_lost_and_found_again(node: Node) -> None:
     assert node.standings()[node.arrivals[1].path] == "current"
 
 
+def test_a_listing_that_lags_behind_another_node_loses_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.registry.record_arrivals(node.arrivals)
+    monkeypatch.setattr(node.spool, "paths", lambda: iter([node.arrivals[0].path]))
+    assert node.reconcile() == Reconciliation(0, 0, 0)
+    assert set(node.standings().values()) == {"current"}
+
+
 def test_a_spool_without_any_file_is_not_mounted_rather_than_lost(node: Node) -> None:
     node.registry.record_arrivals(node.arrivals)
     for arrival in node.arrivals:

@@ -157,6 +157,16 @@ def test_the_shadow_owes_every_reported_study_once(registry: Registry) -> None:
     assert (study.state, study.deliveries, study.level) == ("reported", (), "urgent")
 
 
+def test_the_first_word_of_a_shadow_that_two_nodes_ran_at_once_is_kept(registry: Registry) -> None:
+    study = run(registry, "1.1", prediction=said(A))
+    registry.keep_shadow(study, said(B, logit=-2.0), 500)
+    registry.keep_shadow(study, said(B, logit=9.0), 501)
+    registry.keep_shadow_failure(study, B, "no memory", 502)
+    [pair] = registry.pairs(A, B)
+    assert pair.second.logits["diagnosis"] == {"x": -2.0}
+    assert registry.shadow_failures(B) == {}
+
+
 def test_a_study_that_gets_new_images_is_owed_when_it_is_reported_again(registry: Registry) -> None:
     run(registry, "1.1", at=300)
     registry.record_arrivals([arrival(9, study="1.1", at=400)])
