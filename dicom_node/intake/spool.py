@@ -24,6 +24,7 @@ from pydicom.uid import UID
 
 from dicom_node.base.durable import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, sync_folder
 from dicom_node.base.errors import DiskFull, NotDicom
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.types import Arrival, study_id
 from dicom_node.intake.identity import PARSE_ERRORS, Identity, TooLarge, read_identity
@@ -69,8 +70,11 @@ class Spool:
             self._make_folder(final.parent)
             if not final.exists():
                 _write_file(temporary, encoded_header(arrival), data_set)
+                passed(FaultPoint.SPOOL_SYNCED)
                 temporary.rename(final)
+                passed(FaultPoint.SPOOL_RENAMED)
             sync_folder(final.parent)
+            passed(FaultPoint.SPOOL_DURABLE)
         except OSError as error:
             _discard(temporary)
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
@@ -219,6 +223,7 @@ def _write_file(path: Path, header: bytes, data_set: memoryview | bytes) -> None
         file.write(header)
         file.write(data_set)
         file.flush()
+        passed(FaultPoint.SPOOL_WRITTEN)
         os.fsync(file.fileno())
 
 

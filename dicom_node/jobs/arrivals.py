@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verdict
 from dicom_node.jobs.flags import is_of_two_patients
 from dicom_node.jobs.revisions import CORRECTED, IDENTITY_CORRECTED, REOPENED, Named, RevisionBook, rejection_of
@@ -64,6 +65,8 @@ class ArrivalBook(RevisionBook):
                 named = self._named(connection, study)
                 for arrival in of_study:
                     self._record(connection, arrival, named)
+            passed(FaultPoint.ARRIVALS_WRITTEN)
+        passed(FaultPoint.ARRIVALS_COMMITTED)
 
     def known_paths(self) -> Iterator[str]:
         """Spool paths that have a row, but for what is lost, or expired: a file that is there all the same is news."""

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
 from dicom_node.jobs.database import is_over
@@ -161,6 +162,7 @@ class DeliveryBook(FlagBook):
             self._end(connection, delivery, state, words or None, delivered_at=at)
             if delivery.change is not None:
                 self._acknowledge(connection, delivery, outcome, at)
+            passed(FaultPoint.DELIVERY_WRITTEN)
             if delivery.change is not None or delivery.kind == REJECT:
                 return False
             return self._close_study(connection, delivery.study_id, at)

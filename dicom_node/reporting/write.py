@@ -11,6 +11,7 @@ from pydicom import Dataset, dcmwrite
 
 from dicom_node.base.durable import make_folder, sync_folder
 from dicom_node.base.errors import DiskFull
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import study_id
 
 
@@ -31,6 +32,7 @@ def write_report(document: Dataset, folder: Path) -> Path:
         make_folder(folder)
         _replace(document, path)
         sync_folder(folder)
+        passed(FaultPoint.REPORT_DURABLE)
     except OSError as error:
         raise DiskFull(
             f"the report could not be written ({error.strerror}): free space in the outgoing folder"
@@ -44,8 +46,11 @@ def _replace(document: Dataset, path: Path) -> None:
         with os.fdopen(handle, "wb") as file:
             dcmwrite(file, document, enforce_file_format=True)
             file.flush()
+            passed(FaultPoint.REPORT_WRITTEN)
             os.fsync(file.fileno())
+        passed(FaultPoint.REPORT_SYNCED)
         os.replace(name, path)
+        passed(FaultPoint.REPORT_RENAMED)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

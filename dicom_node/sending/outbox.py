@@ -16,6 +16,7 @@ from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
 from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
@@ -92,6 +93,7 @@ class Outbox:
         return True
 
     def _attempt(self, delivery: Delivery, destination: AnyDestination) -> None:
+        passed(FaultPoint.DELIVERY_CLAIMED)
         try:
             outcome = self._senders[destination.name](delivery)
         except NodeError as error:
@@ -100,6 +102,7 @@ class Outbox:
             log(Event.JOB_FAILED, "error", job="outbox", error=type_and_place(error))
             self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
+            passed(FaultPoint.DELIVERY_TAKEN)
             self._note_success(delivery, destination, outcome)
 
     def _note_success(self, delivery: Delivery, destination: AnyDestination, outcome: Outcome) -> None:

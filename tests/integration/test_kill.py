@@ -21,8 +21,6 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from pynetdicom import AE
-from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
 from dicom_node.base.events import Event
@@ -31,8 +29,8 @@ from dicom_node.demo.archive import AE_TITLE as ARCHIVE_AE
 from dicom_node.demo.archive import Archive
 from dicom_node.jobs.tables import instances, results, studies
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, mr_slices
-from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS, WITHOUT_DELAY, Node, destination, evidence, small_study
-from support.peers import AE_TITLE
+from support.node import Node, destination, evidence, small_study
+from support.persistent_sender import PersistentSender
 
 pytestmark = pytest.mark.slow
 
@@ -73,40 +71,6 @@ def long_study(study: StudyFacts) -> list[Dataset]:
         series = SeriesFacts(number=number, description=name, protocol=name, body_part="BRAIN")
         images += mr_slices(head_phantom(24, 128, 128), study, series)
     return images
-
-
-class PersistentSender:
-    """Sends until everything is acknowledged, whatever becomes of the receiver meanwhile."""
-
-    def __init__(self, port: int, images: Sequence[Dataset]) -> None:
-        self._port = port
-        self._images = images
-        self.acknowledged: set[str] = set()
-
-    def run(self) -> None:
-        """Send what is not acknowledged, over and over."""
-        entity = AE("SENDER")
-        for pair in {(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in self._images}:
-            entity.add_requested_context(*pair)
-        until = time.monotonic() + HANG_SECONDS
-        while missing := [image for image in self._images if image.SOPInstanceUID not in self.acknowledged]:
-            assert time.monotonic() < until, "the receiver does not come back"
-            association = entity.associate("127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY])
-            if association.is_established:
-                self._send(association, missing)
-                association.release()
-            else:
-                time.sleep(10 * LOOK_AGAIN_SECONDS)
-
-    def _send(self, association: Association, images: Sequence[Dataset]) -> None:
-        for image in images:
-            try:
-                status = association.send_c_store(image)
-            except RuntimeError:  # the association ended since the last image
-                return
-            if status.get("Status") != 0x0000:
-                return
-            self.acknowledged.add(image.SOPInstanceUID)
 
 
 class Killer:

@@ -11,6 +11,7 @@ import threading
 import time
 
 from dicom_node.base.errors import PeerUnreachable
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.worklist.hl7.acknowledgement import CommittedOnly, Meaning, judge, read_answer
 from dicom_node.worklist.hl7.framing import BlockReader, MessageTooLarge, WrongFraming, block
@@ -122,6 +123,7 @@ class _Connection:
         try:
             self._peer.settimeout(self._timeout)
             self._peer.sendall(data)
+            passed(FaultPoint.HL7_SENT)
         except TimeoutError as error:
             raise PeerUnreachable("the peer did not take the message in time") from error
         except OSError as error:
