@@ -45,13 +45,23 @@ class ArrivalBook(RevisionBook):
             )
 
     def close_other_boots(self, boot_id: str, at: float) -> None:
-        """Close what an earlier receiver left open when it died."""
+        """Close what an earlier receiver left open when it died.
+
+        For the studies that were being fed the quiet begins anew: their senders could not come back until now.
+        """
+        left = sa.and_(associations.c.boot_id != boot_id, associations.c.closed_at.is_(None))
+        fed = (
+            sa.select(instances.c.study_id)
+            .distinct()
+            .where(left, instances.c.association_id == associations.c.id)
+            .order_by(instances.c.study_id)  # as arrivals lock studies
+        )
         with self._write() as connection:
-            connection.execute(
-                associations.update()
-                .where(associations.c.boot_id != boot_id, associations.c.closed_at.is_(None))
-                .values(closed_at=at)
-            )
+            for study in connection.scalars(fed).all():
+                waits = sa.and_(studies.c.id == study, studies.c.state == StudyState.RECEIVING)
+                earlier = studies.c.last_arrival_at < at
+                connection.execute(studies.update().where(waits, earlier).values(last_arrival_at=at))
+            connection.execute(associations.update().where(left).values(closed_at=at))
 
     def record_arrivals(self, arrivals: Sequence[Arrival]) -> None:
         """Record durable objects in one transaction. The same path twice is harmless."""

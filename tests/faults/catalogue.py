@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from dicom_node.base.fault_points import FaultPoint
@@ -136,7 +136,10 @@ def _wires() -> Iterator[Fault]:
 def _database(disk: bool) -> Iterator[Fault]:
     def hold(house: House, seconds: float) -> None:
         path = house.node.configuration.node.storage / "registry.sqlite"
-        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as lock:
+        with (
+            closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as lock,
+            suppress(sqlite3.OperationalError),  # another fault of this round keeps everybody from writing
+        ):
             lock.execute("BEGIN IMMEDIATE")
             time.sleep(seconds)
             lock.execute("ROLLBACK")
@@ -153,6 +156,8 @@ def _database(disk: bool) -> Iterator[Fault]:
         assert house.disk is not None
         time.sleep(dice.uniform(0, STRIKES_AFTER))
         files = list(house.node.configuration.node.storage.glob("registry.sqlite*"))
+        if dice.random() < 0.5:  # with its index in shared memory: whoever writes to that dies of SIGBUS
+            files = [file for file in files if not file.name.endswith("-shm")]
         house.disk.hold(*files)
         time.sleep(dice.uniform(*TROUBLE_SECONDS))
         house.disk.release(*files)

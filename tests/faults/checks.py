@@ -54,7 +54,7 @@ class Wrong:
 def done(house: House, study: SentStudy) -> bool:
     """Whether the node has nothing left to do for a study."""
     found = house.node.registry.study(study.uid)
-    if found is None or found.state != StudyState.DELIVERED or found.instances != len(study.images):
+    if found is None or found.state != StudyState.DELIVERED or found.instances != len(study.digests):
         return False
     of_study = sa.select(deliveries.c.destination, deliveries.c.state).where(
         deliveries.c.study_id == study_id(study.uid)
@@ -91,6 +91,16 @@ def what_is_wrong(house: House, sent: Sequence[SentStudy]) -> Wrong:
             _judge(archive, study, wrong)
     _judge_ris(house, sent, wrong)
     wrong.registry += _disagreements(house, sent, rows)
+    return wrong
+
+
+def whatever_is_wrong(house: House, sent: Sequence[SentStudy]) -> Wrong:
+    """Once more of all rounds together: nothing went later, and nothing came anywhere that nobody sent."""
+    wrong = what_is_wrong(house, sent)
+    known = {study.uid for study in sent}
+    wrong.foreign += sum(len(archive.studies() - known) for archive in (house.pacs.kept, house.vault.kept))
+    wrong.foreign += sum(one[0] not in known for one in told(house.ris.received))
+    wrong.registry += len({row.study_id for row in house.node.rows(instances)} ^ set(map(study_id, known)))
     return wrong
 
 
@@ -139,7 +149,7 @@ def _disagreements(house: House, sent: Sequence[SentStudy], rows: Sequence[Any])
     waiting = _rows(house, deliveries, deliveries.c.state.in_(OPEN) | deliveries.c.owner.is_not(None))
     reports = _rows(house, results, results.c.study_id.in_(ids))
     unknown = [one for one in reports if not (outgoing / one.path).is_file()]
-    images = sum(len(study.images) for study in sent)
+    images = sum(len(study.digests) for study in sent)
     return (
         len(files ^ {row.path for row in rows})
         + abs(images - len(rows))

@@ -89,11 +89,9 @@ class RestlessNode(Node):
     def strike(self, role: str, number: int) -> int:
         """Send a signal to the process that plays a role now, or to all; the process, or the group, that got it."""
         assert self._process is not None
-        if role == WHOLE:
-            os.killpg(self._process.pid, number)
-            return -self._process.pid
-        pid = self._process.pid if role == SUPERVISOR else self.pid(role)
-        os.kill(pid, number)
+        supervisor = self._process.pid
+        pid = {WHOLE: -supervisor, SUPERVISOR: supervisor}.get(role) or self.pid(role)
+        send_signal(pid, number)
         return pid
 
     def arm(self, point: FaultPoint, what: str, passage: int) -> None:

@@ -27,10 +27,13 @@ SENDER_SECONDS = 2 * PATIENCE_SECONDS
 
 @dataclass(frozen=True)
 class SentStudy:
-    """A study of a patient of its own. digests: SHA-256 of each encoded data set, by SOP Instance UID."""
+    """A study of a patient of its own. digests: SHA-256 of each encoded data set, by SOP Instance UID.
+
+    images: until all are acknowledged.
+    """
 
     facts: StudyFacts
-    images: tuple[Dataset, ...]
+    images: list[Dataset]
     digests: dict[str, str]
     acknowledged: set[str] = field(default_factory=set)
 
@@ -52,7 +55,7 @@ def studies(number: int, dice: random.Random) -> list[SentStudy]:
         name = f"{number}X{one}"
         facts = StudyFacts(patient_id=f"PAT{name}", patient_name=f"Patient^{name}", accession_number=f"ACC{name}")
         images = small_study(facts, slices=dice.randint(*SLICES))
-        made.append(SentStudy(facts, tuple(images), {str(image.SOPInstanceUID): digest(image) for image in images}))
+        made.append(SentStudy(facts, images, {str(image.SOPInstanceUID): digest(image) for image in images}))
     return made
 
 
@@ -76,6 +79,7 @@ def _send(house: House, study: SentStudy, delay: float) -> None:
         sender.run()
     finally:
         study.acknowledged.update(map(str, sender.acknowledged))
+    study.images.clear()
 
 
 def _order(port: int, study: SentStudy) -> None:

@@ -48,6 +48,7 @@ class Record:
     lines: dict[str, Line] = field(default_factory=lambda: defaultdict(Line))
     happened: set[FaultPoint] = field(default_factory=set)
     not_reached: list[str] = field(default_factory=list)
+    sent: list[load.SentStudy] = field(default_factory=list)
 
     def table(self) -> str:
         """As Markdown."""
@@ -86,26 +87,28 @@ def _cells(line: Line) -> list[str]:
     return [*map(str, counts), f"{seconds[len(seconds) // 2]:.1f} s / {seconds[-1]:.1f} s" if seconds else "never"]
 
 
-def plan(known: Sequence[Fault], seed: int, rounds: int) -> list[Fault]:
-    """The faults of the rounds, in order: each one once before any comes again."""
+def plan(known: Sequence[Fault], seed: int, rounds: int, together: int = 1) -> list[list[Fault]]:
+    """The faults of each round, in order: each one once before any comes again. together: how many in one round."""
     dice, drawn = random.Random(seed), list[Fault]()
-    while len(drawn) < rounds:
+    while len(drawn) < rounds * together:
         drawn += dice.sample(known, len(known))
-    return drawn[:rounds]
+    return [drawn[start : start + together] for start in range(0, rounds * together, together)]
 
 
-def play(house: House, fault: Fault, seed: int, number: int, record: Record) -> checks.Wrong:
-    """One round: several studies on their way, one fault, recovery, checks. Returns what is wrong."""
+def play(house: House, together: Sequence[Fault], seed: int, number: int, record: Record) -> checks.Wrong:
+    """One round: several studies on their way, faults, recovery, checks. Returns what is wrong with its kind so far."""
     dice = random.Random(f"{seed}:{number}")
-    line = record.lines[fault.kind]
-    line.tried += 1
+    name = ", ".join(fault.name for fault in together)
+    line = record.lines[together[0].kind if len(together) == 1 else "several at once"]
+    line.tried += len(together)
     sent = load.studies(number, dice)
+    record.sent += sent
     began = time.monotonic()
     try:
-        with ThreadPoolExecutor(load.STUDIES) as pool:
-            sending = load.send(house, sent, dice, pool)
-            fault.act(house, dice)
-            for one in sending:
+        with ThreadPoolExecutor(load.STUDIES + len(together)) as pool:
+            running = load.send(house, sent, dice, pool)
+            running += [pool.submit(fault.act, house, random.Random(dice.random())) for fault in together]
+            for one in running:
                 one.result()
         checks.recovered(house, sent)
     except AssertionError as error:
@@ -113,16 +116,22 @@ def play(house: House, fault: Fault, seed: int, number: int, record: Record) -> 
         line.wrong.persons += 1
     else:
         line.seconds.append(time.monotonic() - began)
-    if fault.point is not None:
-        if house.node.disarm(fault.point):
-            record.not_reached.append(fault.name)
-        else:
-            record.happened.add(fault.point)
+    for fault in together:
+        _note_point(house, fault, record)
     wrong = checks.what_is_wrong(house, sent)
     line.wrong += wrong
     line.acknowledged += sum(len(study.acknowledged) for study in sent)
-    print(f"round {number}: {fault.name}: {time.monotonic() - began:.1f} s {wrong if wrong else ''}", flush=True)
+    print(f"round {number}: {name}: {time.monotonic() - began:.1f} s {wrong if wrong else ''}", flush=True)
     return line.wrong
+
+
+def _note_point(house: House, fault: Fault, record: Record) -> None:
+    if fault.point is None:
+        return
+    if house.node.disarm(fault.point):
+        record.not_reached.append(fault.name)
+    else:
+        record.happened.add(fault.point)
 
 
 def page(record: Record, facts: Mapping[str, str]) -> str:

@@ -66,22 +66,36 @@ class Wire:
                 called = socket.create_connection(("127.0.0.1", self._target), timeout=5)
             except OSError:
                 _reset(caller)
+                caller.close()
                 continue
             called.settimeout(None)
             with self._lock:
                 self._open |= {caller, called}
-            for pair in ((caller, called, False), (called, caller, True)):
-                threading.Thread(target=self._relay, args=pair, name="wire", daemon=True).start()
+            threading.Thread(target=self._carry, args=(caller, called), name="wire", daemon=True).start()
+
+    def _carry(self, caller: socket.socket, called: socket.socket) -> None:
+        """Both directions, until both have ended."""
+        answers = threading.Thread(target=self._relay, args=(called, caller, True), name="wire", daemon=True)
+        answers.start()
+        self._relay(caller, called, False)
+        answers.join()
+        with self._lock:
+            self._open -= {caller, called}
+        caller.close()
+        called.close()
 
     def _relay(self, source: socket.socket, goal: socket.socket, back: bool) -> None:
-        goal.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         gone = 0
-        with contextlib.suppress(OSError):
+        try:
+            goal.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while data := source.recv(CHUNK):
                 gone += len(data)
                 if not self._let_through(goal, source, data, back, gone):
                     return
             goal.shutdown(socket.SHUT_WR)
+        except OSError:  # one end is gone: so is the other
+            _reset(source)
+            _reset(goal)
 
     def _let_through(self, goal: socket.socket, source: socket.socket, data: bytes, back: bool, gone: int) -> bool:
         """Pass on what came; False when nothing more goes this way."""
@@ -115,7 +129,7 @@ class Wire:
 
 
 def _reset(connection: socket.socket) -> None:
+    """Have both ends see a reset, soon: the connection is shut down here, and closed by who carries it."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
