@@ -26,6 +26,7 @@ Fallback = Callable[[Path], Sequence[Path]]
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
+JITTER = 1.1  # the longest wait, as a multiple of the one that is meant
 TIMEOUTS_PER_ATTEMPT = 6  # connecting, sending and the answer, each at most twice
 
 
@@ -82,7 +83,12 @@ class Outbox:
         if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical
         delivery = self._registry.claim_delivery(
-            self._owner, destination.name, lease, time.time(), clinical_only=not allowed
+            self._owner,
+            destination.name,
+            lease,
+            time.time(),
+            clinical_only=not allowed,
+            longest_wait=JITTER * destination.max_retry_seconds,
         )
         if delivery is None:
             return False
@@ -158,4 +164,4 @@ class Outbox:
 def back_off(attempts: int, destination: AnyDestination) -> float:
     """Seconds until the next attempt: doubling from the first, capped, with up to a tenth of jitter."""
     doubled = destination.first_retry_seconds * 2.0 ** min(attempts - 1, 30)
-    return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, 1.1)
+    return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, JITTER)
