@@ -1,4 +1,5 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
+# make faults   kills, full disks, cut wires against a running node, some hundred rounds; the table is in deploy/RELIABILITY.md
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
@@ -8,8 +9,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
+FAULTS ?= 240
 
-.PHONY: demo test speedrun install install-test install-training peers lint check bench clean
+.PHONY: demo test speedrun install install-test install-training peers lint check bench faults clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -48,6 +50,9 @@ check:
 
 bench:
 	$(VENV)/bin/python tests/benchmarks/study_speed.py
+
+faults: install-test peers
+	PRIMA_FAULTS_ROUNDS=$(FAULTS) PRIMA_FAULTS_WRITE=deploy/RELIABILITY.md $(VENV)/bin/python -m pytest -s tests/faults
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

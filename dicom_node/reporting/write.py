@@ -14,6 +14,8 @@ from dicom_node.base.errors import DiskFull
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import study_id
 
+PART = ".part"
+
 
 def report_name(study_instance_uid: str, sop_instance_uid: str) -> str:
     """The file's name: the node's short study id and a digest of the SOP Instance UID; no patient data, no UID."""
@@ -40,8 +42,16 @@ def write_report(document: Dataset, folder: Path) -> Path:
     return path
 
 
+def discard_unfinished(folder: Path) -> None:
+    """Remove what processes that are gone left half-written. Raises OSError."""
+    for part in folder.glob(f".*{PART}"):
+        writer = part.name.split(".")[1]
+        if not Path("/proc", writer).exists():
+            part.unlink(missing_ok=True)
+
+
 def _replace(document: Dataset, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{os.getpid()}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             dcmwrite(file, document, enforce_file_format=True)

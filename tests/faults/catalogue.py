@@ -20,6 +20,7 @@ LONG_BUSY_SECONDS = 11.5  # longer than the registry waits for a busy database
 STILL_SECONDS = (0.2, 2.5)
 TROUBLE_SECONDS = (0.5, 2.5)
 CUT_WITHIN = (1, 1000, 60_000)  # so many bytes: at once, within the first messages, within the first images
+POWER_CUTS = 5  # for one of each other fault: what was not synced is lost at every moment in another way
 TURNS = (-86_400 * 30, -7200, -90, 90, 7200, 86_400 * 30)
 
 # Passed once in a round for sure, however the studies are grouped; all others once an image or a study.
@@ -56,6 +57,7 @@ GROUPS = {
 @dataclass(frozen=True)
 class Fault:
     """kind: its line in the table. act: carries it out and returns once it has ended. slow: takes ten seconds or more.
+    alone: other faults of the same round would stand in its way.
 
     point: the fault point that it is about; `act` returns then at once, and the node gets there by itself.
     """
@@ -65,6 +67,7 @@ class Fault:
     act: Callable[[House, random.Random], None]
     point: FaultPoint | None = None
     slow: bool = False
+    alone: bool = False
 
 
 def faults(*, disk: bool, clock: bool) -> list[Fault]:
@@ -75,7 +78,7 @@ def faults(*, disk: bool, clock: bool) -> list[Fault]:
         *_stops(),
         *_wires(),
         *_database(disk),
-        *([Fault("disk full, a small file system", "disk full", _full)] if disk else []),
+        *(_disk() if disk else []),
         *(_clock() if clock else []),
     ]
 
@@ -174,6 +177,20 @@ def _full(house: House, dice: random.Random) -> None:
     house.disk.fill()
     time.sleep(dice.uniform(*TROUBLE_SECONDS))
     house.disk.free()
+
+
+def _power_cut(house: House, dice: random.Random) -> None:
+    assert house.disk is not None
+    time.sleep(dice.uniform(0, STRIKES_AFTER))
+    house.disk.cut_power()
+    with house.node.switched_off():
+        house.disk.come_back()
+
+
+def _disk() -> Iterator[Fault]:
+    yield Fault("disk full, a small file system", "disk full", _full)
+    for number in range(1, POWER_CUTS + 1):
+        yield Fault("power cut: what was not synced is lost", f"power cut {number}", _power_cut, alone=True)
 
 
 def _clock() -> Iterator[Fault]:

@@ -1,25 +1,54 @@
-"""A small file system of its own for the node's storage: it can be filled up, and files on it made unchangeable.
+"""A file system of its own for the node's storage: it can be filled up, have its power cut, and its files held.
 
-Both take root; where that is missing, `small_disk` gives None and the faults that need it are not tried.
+All that takes root; where that is missing, `small_disk` gives None and the faults that need it are not tried.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS
+
 BALLAST = "ballast"
+EXT4_IOC_SHUTDOWN = 0x8004587D  # <linux/fs.h>: _IOR('X', 125, __u32)
+WITHOUT_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
 
 
 class Disk:
     """A mounted file system."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, image: Path) -> None:
         self.folder = folder
+        self._image = image
+
+    def mount(self) -> bool:
+        """Whether it is there now."""
+        command = ["mount", "-o", "loop", str(self._image), str(self.folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def cut_power(self) -> None:
+        """Lose whatever was written and not synced, as a power cut does; from now on every access is an error."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", WITHOUT_FLUSH))
+        finally:
+            os.close(descriptor)
+
+    def come_back(self) -> None:
+        """Mount what the power cut left, once nobody has a file of it open."""
+        until = time.monotonic() + HANG_SECONDS
+        while subprocess.run(["umount", str(self.folder)], capture_output=True, check=False).returncode:
+            assert time.monotonic() < until, "the file system stays busy"
+            time.sleep(LOOK_AGAIN_SECONDS)
+        assert self.mount(), "the file system cannot be mounted after a power cut"
 
     def fill(self) -> None:
         """Leave no byte free."""
@@ -62,13 +91,14 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[Disk | None]:
     mounted.mkdir()
     with image.open("wb") as file:
         file.truncate(mebibytes << 20)
-    commands = (["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(mounted)])
+    disk = Disk(mounted, image)
     try:
-        ready = all(subprocess.run(one, capture_output=True, check=False).returncode == 0 for one in commands)
+        made = subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], capture_output=True, check=False)
+        ready = made.returncode == 0 and disk.mount()
     except FileNotFoundError:
         ready = False
     try:
-        yield Disk(mounted) if ready else None
+        yield disk if ready else None
     finally:
         if ready:
             subprocess.run(["umount", "-l", str(mounted)], check=True)

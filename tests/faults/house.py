@@ -51,6 +51,7 @@ class RestlessNode(Node):
         self.persons = 0  # recoveries that needed one
         self._clock = clock
         self._ending = threading.Event()
+        self._switch = threading.Lock()
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it and do not wait."""
@@ -70,6 +71,16 @@ class RestlessNode(Node):
         self._ending.set()
         self._init.join()
         super().__exit__(*details)
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Nothing of it runs while the block lasts: every process is killed, and none started."""
+        with self._switch:
+            assert self._process is not None
+            self.registry.close()
+            send_signal(-self._process.pid, KILL)
+            self._process.wait()
+            yield
 
     def running(self) -> dict[str, int]:
         """Role and process id of the present supervisor's children."""
@@ -124,13 +135,14 @@ class RestlessNode(Node):
 
     def _start_again(self) -> None:
         while not self._ending.wait(0.1):
-            assert self._process is not None
-            status = self._process.poll()
-            if status == WRONG_CONFIGURATION:
-                self.persons += 1
-                return
-            if status is not None:
-                self.launch()
+            with self._switch:
+                assert self._process is not None
+                status = self._process.poll()
+                if status == WRONG_CONFIGURATION:
+                    self.persons += 1
+                    return
+                if status is not None:
+                    self.launch()
 
 
 @dataclass(frozen=True)

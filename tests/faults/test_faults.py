@@ -6,8 +6,9 @@ all its images and no others, the RIS was told of each, and registry and spool a
 
 Without further ado it is a short form: a dozen faults that a random seed draws, several at once in each round.
 PRIMA_FAULTS_ROUNDS asks for so many rounds of one fault each, PRIMA_FAULTS_TOGETHER for several in each,
-PRIMA_FAULTS_SEED for the plan of an earlier run, PRIMA_FAULTS_FIRST for its rounds from there on, PRIMA_FAULTS_WRITE
-for the table, written into the generated part of that file. The moments of a repetition are never the same to the
+PRIMA_FAULTS_ONLY for faults with that in their name, PRIMA_FAULTS_SEED for the plan of an earlier run,
+PRIMA_FAULTS_FIRST for its rounds from there on, PRIMA_FAULTS_WRITE for the table, written into the generated part of
+that file. The moments of a repetition are never the same to the
 microsecond: they depend on the machine.
 """
 
@@ -53,7 +54,9 @@ def test_nothing_acknowledged_is_lost_and_every_study_ends_in_one_report_whateve
     together = int(os.environ.get("PRIMA_FAULTS_TOGETHER") or (1 if rounds else SHORT_TOGETHER))
     known = faults(disk=here.disk is not None, clock=here.clock.works)
     if together > 1:
-        known = [fault for fault in known if not fault.slow]
+        known = [fault for fault in known if not (fault.slow or fault.alone)]
+    only = os.environ.get("PRIMA_FAULTS_ONLY", "")
+    known = [fault for fault in known if only in fault.name]
     rounds = rounds or SHORT_ROUNDS
     planned = plan(known, seed, first + rounds, together)
     print(f"PRIMA_FAULTS_SEED={seed}")
@@ -61,12 +64,13 @@ def test_nothing_acknowledged_is_lost_and_every_study_ends_in_one_report_whateve
     for number in range(first, first + rounds):
         wrong = play(here, planned[number], seed, number, record)
         again = {"SEED": seed, "FIRST": number, "ROUNDS": 1, "TOGETHER": together}
+        again |= {"ONLY": f"'{only}'"} if only else {}
         command = " ".join(f"PRIMA_FAULTS_{key}={value}" for key, value in again.items())
         assert not wrong, f"{wrong}\n{record.table()}\nonce more: {command} {COMMAND}"
     print(record.table())
     assert not whatever_is_wrong(here, record.sent)
     assert here.node.passed() == set(FaultPoint), "a fault point that nothing on the way of a study passes"
-    if rounds >= len(known):
+    if rounds >= len(known) and not only:
         assert record.happened == set(FaultPoint)
     if target := os.environ.get("PRIMA_FAULTS_WRITE"):
         facts = {"command": "`make faults`", "seed": f"{seed} (`PRIMA_FAULTS_SEED`)", "rounds": str(rounds)}
