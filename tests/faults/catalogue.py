@@ -20,10 +20,10 @@ LONG_BUSY_SECONDS = 11.5  # longer than the registry waits for a busy database
 STILL_SECONDS = (0.2, 2.5)
 TROUBLE_SECONDS = (0.5, 2.5)
 CUT_WITHIN = (1, 1000, 60_000)  # so many bytes: at once, within the first messages, within the first images
-POWER_CUTS = 5  # for one of each other fault: what was not synced is lost at every moment in another way
+POWER_CUTS = 3  # for one of each other fault: what is not yet synced is something else at each moment
 TURNS = (-86_400 * 30, -7200, -90, 90, 7200, 86_400 * 30)
 
-# Passed once in a round for sure, however the studies are grouped; all others once an image or a study.
+# How often a round passes a point at least; all others once for sure, however images and studies are grouped.
 OFTEN = {
     **dict.fromkeys((point for point in FaultPoint if point.startswith("spool-")), 20),
     **dict.fromkeys((point for point in FaultPoint if point.startswith(("report-", "message-", "hl7-"))), 3),
@@ -56,10 +56,10 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """kind: its line in the table. act: carries it out and returns once it has ended. slow: takes ten seconds or more.
-    alone: other faults of the same round would stand in its way.
+    """kind: its line in the table. act: carries it out and returns once it has ended.
 
-    point: the fault point that it is about; `act` returns then at once, and the node gets there by itself.
+    point: the fault point that it is about; `act` returns then at once, and the node gets there by itself. slow: takes
+    ten seconds or more. alone: other faults of the same round would stand in its way.
     """
 
     kind: str

@@ -8,8 +8,7 @@ Without further ado it is a short form: a dozen faults that a random seed draws,
 PRIMA_FAULTS_ROUNDS asks for so many rounds of one fault each, PRIMA_FAULTS_TOGETHER for several in each,
 PRIMA_FAULTS_ONLY for faults with that in their name, PRIMA_FAULTS_SEED for the plan of an earlier run,
 PRIMA_FAULTS_FIRST for its rounds from there on, PRIMA_FAULTS_WRITE for the table, written into the generated part of
-that file. The moments of a repetition are never the same to the
-microsecond: they depend on the machine.
+that file. The moments of a repetition are never the same to the microsecond: they depend on the machine.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dicom_node.base.events import Event
 from dicom_node.base.fault_points import FaultPoint
 from faults.catalogue import faults
 from faults.checks import whatever_is_wrong
-from faults.house import House, house
+from faults.house import KILL, House, house
 from faults.rounds import Record, page, plan, play
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,7 @@ def test_nothing_acknowledged_is_lost_and_every_study_ends_in_one_report_whateve
         assert record.happened == set(FaultPoint)
     if target := os.environ.get("PRIMA_FAULTS_WRITE"):
         facts = {"command": "`make faults`", "seed": f"{seed} (`PRIMA_FAULTS_SEED`)", "rounds": str(rounds)}
+        facts["processes that ended otherwise than by our SIGKILL, by status"] = _other_ends(here)
         _write(Path(target), page(record, facts))
 
 
@@ -82,6 +84,12 @@ def test_every_fault_point_of_the_code_is_one_that_is_tried() -> None:
     source = "".join(file.read_text() for file in Path(__file__).parents[2].glob("dicom_node/**/*.py"))
     used = {point for point in FaultPoint if f"passed(FaultPoint.{point.name})" in source}
     assert tried == used == set(FaultPoint)
+
+
+def _other_ends(here: House) -> str:
+    ends = [line["status"] for line in here.node.log_lines() if line["number"] == Event.PROCESS_ENDED.number]
+    counted = Counter(status for status in ends if status != -KILL)
+    return ", ".join(f"{status}: {count}" for status, count in sorted(counted.items())) or "none"
 
 
 def _write(path: Path, text: str) -> None:
