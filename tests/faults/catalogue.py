@@ -161,9 +161,10 @@ def _database(disk: bool) -> Iterator[Fault]:
         files = list(house.node.configuration.node.storage.glob("registry.sqlite*"))
         if dice.random() < 0.5:  # with its index in shared memory: whoever writes to that dies of SIGBUS
             files = [file for file in files if not file.name.endswith("-shm")]
-        house.disk.hold(*files)
+        held = house.disk.hold(*files)
+        assert held, "the registry has no file to hold"
         time.sleep(dice.uniform(*TROUBLE_SECONDS))
-        house.disk.release(*files)
+        house.disk.release(*held)
 
     yield Fault("database busy", "database busy", busy)
     yield Fault("database busy", "database busy for long", long_busy, slow=True)

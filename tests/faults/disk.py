@@ -67,9 +67,13 @@ class Disk:
         """Make room again."""
         (self.folder / BALLAST).unlink(missing_ok=True)
 
-    def hold(self, *files: Path) -> None:
-        """Let nobody write to these files, open or not: each attempt fails at once."""
-        subprocess.run(["chattr", "+i", *map(str, files)], check=True)
+    def hold(self, *files: Path) -> list[Path]:
+        """Let nobody write to these files, open or not: each attempt fails at once. Which of them were still there."""
+        return [
+            file
+            for file in files
+            if subprocess.run(["chattr", "+i", str(file)], capture_output=True, check=False).returncode == 0
+        ]
 
     def release(self, *files: Path) -> None:
         """Let them be written again."""
