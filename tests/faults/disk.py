@@ -58,8 +58,9 @@ class Disk:
                 state = os.statvfs(self.folder)
                 if state.f_bavail == 0:
                     return
-                end = os.fstat(descriptor).st_size
-                _allocate(descriptor, end, max(state.f_frsize, state.f_bavail * state.f_frsize // 2))
+                count = max(state.f_frsize, state.f_bavail * state.f_frsize // 2)
+                if not _allocated(descriptor, os.fstat(descriptor).st_size, count) and count == state.f_frsize:
+                    return  # the last blocks are the file system's own
         finally:
             os.close(descriptor)
 
@@ -80,12 +81,15 @@ class Disk:
         subprocess.run(["chattr", "-i", *map(str, files)], check=True)
 
 
-def _allocate(descriptor: int, start: int, count: int) -> None:
+def _allocated(descriptor: int, start: int, count: int) -> bool:
+    """Whether so many bytes more belong to the file now."""
     try:
         os.posix_fallocate(descriptor, start, count)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        return False
+    return True
 
 
 @contextmanager
