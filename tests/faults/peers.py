@@ -82,7 +82,10 @@ class Pacs(Archive):
 
 
 class Vault(CommittingArchive):
-    """An archive that is asked to commit to what it stored."""
+    """An archive that is asked to commit to what it stored; it answers every other time on the association that asked.
+
+    An answer that does not arrive is not repeated: the node asks again.
+    """
 
     def __init__(self, node_port: int) -> None:
         super().__init__(node_port)
@@ -92,10 +95,13 @@ class Vault(CommittingArchive):
         self.kept.keep(event)
         return super()._on_store(event)
 
-    def report(self, *arguments: Any, **keywords: Any) -> int | None:
-        """An answer that does not arrive is not repeated: the node asks again."""
+    def _on_action(self, event: AssociationEvent) -> tuple[int, None]:
+        self.same_association = not self.same_association
+        return super()._on_action(event)
+
+    def _report(self, *arguments: Any, **keywords: Any) -> int | None:
         with contextlib.suppress(RuntimeError):  # pynetdicom's word for an association that ended since
-            return super().report(*arguments, **keywords)
+            return super()._report(*arguments, **keywords)
         return None
 
 

@@ -67,16 +67,13 @@ def test_nothing_acknowledged_is_lost_and_every_study_ends_in_one_report_whateve
         again = {"SEED": seed, "FIRST": number, "ROUNDS": 1, "TOGETHER": together}
         again |= {"ONLY": f"'{only}'"} if only else {}
         command = " ".join(f"PRIMA_FAULTS_{key}={value}" for key, value in again.items())
+        _write(page(record, _facts(here, seed, number + 1 - first)))
         assert not wrong, f"{wrong}\n{record.table()}\nonce more: {command} {COMMAND}"
     print(record.table())
     assert not whatever_is_wrong(here, record.sent)
     assert here.node.passed() == set(FaultPoint), "a fault point that nothing on the way of a study passes"
     if rounds >= len(known) and not only:
         assert record.happened == set(FaultPoint)
-    if target := os.environ.get("PRIMA_FAULTS_WRITE"):
-        facts = {"command": "`make faults`", "seed": f"{seed} (`PRIMA_FAULTS_SEED`)", "rounds": str(rounds)}
-        facts["processes that ended otherwise than by our SIGKILL, by status"] = _other_ends(here)
-        _write(Path(target), page(record, facts))
 
 
 def test_every_fault_point_of_the_code_is_one_that_is_tried() -> None:
@@ -86,13 +83,22 @@ def test_every_fault_point_of_the_code_is_one_that_is_tried() -> None:
     assert tried == used == set(FaultPoint)
 
 
-def _other_ends(here: House) -> str:
+def _facts(here: House, seed: int, rounds: int) -> dict[str, str]:
     ends = [line["status"] for line in here.node.log_lines() if line["number"] == Event.PROCESS_ENDED.number]
-    counted = Counter(status for status in ends if status != -KILL)
-    return ", ".join(f"{status}: {count}" for status, count in sorted(counted.items())) or "none"
+    others = sorted(Counter(status for status in ends if status != -KILL).items())
+    return {
+        "command": "`make faults`",
+        "seed": f"{seed} (`PRIMA_FAULTS_SEED`)",
+        "rounds": str(rounds),
+        "processes that ended otherwise than by SIGKILL, by status": ", ".join(map(str, others)) or "none",
+    }
 
 
-def _write(path: Path, text: str) -> None:
+def _write(text: str) -> None:
+    """Into the generated part of the file that the environment names, after every round: a run may be interrupted."""
+    if "PRIMA_FAULTS_WRITE" not in os.environ:
+        return
+    path = Path(os.environ["PRIMA_FAULTS_WRITE"])
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     path.write_text(f"{before}{BEGIN}{text}\n{END}{after}", encoding="utf-8")
