@@ -59,7 +59,7 @@ class Fault:
     """kind: its line in the table. act: carries it out and returns once it has ended.
 
     point: the fault point that it is about; `act` returns then at once, and the node gets there by itself. slow: takes
-    ten seconds or more. alone: other faults of the same round would stand in its way.
+    ten seconds or more, as every new start of the whole node does. alone: other faults of the same round would stand in its way.
     """
 
     kind: str
@@ -90,7 +90,7 @@ def _deaths() -> Iterator[Fault]:
             time.sleep(dice.uniform(0, STRIKES_AFTER))
             house.node.strike(role, KILL)
 
-        yield Fault(f"kill -9: {role}", f"kill {role}", act)
+        yield Fault(f"kill -9: {role}", f"kill {role}", act, slow=role not in ROLES)
 
 
 def _points() -> Iterator[Fault]:
@@ -106,7 +106,7 @@ def _points() -> Iterator[Fault]:
                     house.node.strike(WHOLE, KILL)
 
             kind = f"{label}: {GROUPS[point.split('-')[0]]}"
-            yield Fault(kind, f"{what} at {point}", act, point)
+            yield Fault(kind, f"{what} at {point}", act, point, slow=point in AT_START)
 
 
 def _stops() -> Iterator[Fault]:
