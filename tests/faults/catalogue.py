@@ -59,7 +59,8 @@ class Fault:
     """kind: its line in the table. act: carries it out and returns once it has ended.
 
     point: the fault point that it is about; `act` returns then at once, and the node gets there by itself. slow: takes
-    ten seconds or more, as every new start of the whole node does. alone: other faults of the same round would stand in its way.
+    ten seconds or more, as every new start of the whole node does. alone: other faults of the same round would stand in
+    its way.
     """
 
     kind: str
