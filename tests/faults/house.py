@@ -130,7 +130,7 @@ class RestlessNode(Node):
                     return value
             except OperationalError:
                 pass  # the database is what is at fault now
-            time.sleep(LOOK_AGAIN_SECONDS)
+            time.sleep(4 * LOOK_AGAIN_SECONDS)
         raise AssertionError(f"never happened: {what}\n{self.log()[-5000:]}")
 
     def _start_again(self) -> None:

@@ -4,7 +4,7 @@ Each round sends a few studies after their orders, does one fault and waits unti
 acknowledged image is in the spool byte for byte, each study has exactly one current report at both archives, made from
 all its images and no others, the RIS was told of each, and registry and spool agree. See `checks.py`.
 
-Without further ado it is a short form: a dozen faults that a random seed draws, several at once in each round.
+Without further ado it is a short form: ten faults that a random seed draws, several at once in each round.
 PRIMA_FAULTS_ROUNDS asks for so many rounds of one fault each, PRIMA_FAULTS_TOGETHER for several in each,
 PRIMA_FAULTS_ONLY for faults with that in their name, PRIMA_FAULTS_SEED for the plan of an earlier run,
 PRIMA_FAULTS_FIRST for its rounds from there on, PRIMA_FAULTS_WRITE for the table, written into the generated part of
@@ -31,7 +31,7 @@ from faults.rounds import Record, page, plan, play
 
 pytestmark = pytest.mark.slow
 
-SHORT_ROUNDS, SHORT_TOGETHER = 2, 6
+SHORT_ROUNDS, SHORT_TOGETHER = 2, 5
 COMMAND = "python -m pytest tests/faults/test_faults.py -s"
 BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->"
 
