@@ -11,7 +11,7 @@ CONSTRAINTS := deploy/constraints.txt
 RUN ?= speedrun
 FAULTS ?= 240
 
-.PHONY: demo test speedrun install install-test install-training peers lint check bench faults clean
+.PHONY: demo test speedrun install install-test install-training peers lint check bench faults audit audit-packages clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -48,8 +48,17 @@ lint:
 check:
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-bench:
-	$(VENV)/bin/python tests/benchmarks/study_speed.py
+# Known mistakes in our own code; and known ones in the pinned packages, for machines that reach the database of them.
+audit: $(VENV)/.installed-audit
+	$(VENV)/bin/bandit --quiet --recursive --configfile pyproject.toml dicom_node prima_core training
+
+audit-packages: $(VENV)/.installed-audit
+	grep -v '^torch==' $(CONSTRAINTS) > $(VENV)/audited.txt
+	echo '$(TORCH)' >> $(VENV)/audited.txt
+	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audited.txt
+
+bench: install-test peers
+	deploy/bench
 
 faults: install-test peers
 	PRIMA_FAULTS_ROUNDS=$(FAULTS) PRIMA_FAULTS_WRITE=deploy/RELIABILITY.md $(VENV)/bin/python -m pytest -s tests/faults

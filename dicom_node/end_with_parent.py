@@ -29,7 +29,7 @@ def become(parent: int, nice: int, command: list[str]) -> None:
         sys.exit(1)
     os.nice(nice)
     Path("/proc/self/oom_score_adj").write_text("1000", "ascii")  # proc(5)
-    os.execvp(command[0], command)  # noqa: S606 - the caller's own arguments, no shell
+    os.execvp(command[0], command)  # noqa: S606 - the caller's own arguments, no shell  # nosec B606
 
 
 if __name__ == "__main__":

@@ -8,17 +8,22 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from apscheduler.schedulers.base import BaseScheduler
 
-from dicom_node.base.config import Configuration, Destination, StowDestination, UpsDestination
+from dicom_node.audit.collector import Collector
+from dicom_node.audit.recorder import Recorder, trail_of
+from dicom_node.audit.syslog import Forwarder
+from dicom_node.base.config import Configuration, Destination, StowDestination, UpsDestination, load_configuration
 from dicom_node.base.durable import replace_file
 from dicom_node.base.errors import ConfigurationError, NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.bundles import check_fits
+from dicom_node.certificates import check_certificates
 from dicom_node.console.http import Console
 from dicom_node.corrections import Corrections
 from dicom_node.intake.apart import compare_apart
@@ -48,7 +53,10 @@ from dicom_node.worklist.orders_over_hl7 import orders_over_hl7
 from prima_core.base.errors import BundleError
 from prima_core.bundle import BundleManifest, read_manifest
 
+AUDIT_SECONDS = 2.0
+WORKER_NICE = 5  # nice(1)
 BEAT_SECONDS = 5.0
+PRIVATE = 0o077  # the umask: nothing that the node writes is for other users of the machine
 WORKITEM_SECONDS = 15.0
 DROP_SECONDS = 60.0
 SIGN_OF_LIFE = b"."
@@ -60,6 +68,10 @@ def serve(configuration: Configuration) -> None:
     Raises ConfigurationError when it cannot start: no bundle or an altered one, a port in use, another node on the same
     storage. Weights and ports are checked by the processes that use them, so that no start pays for that twice.
     """
+    os.umask(PRIVATE)
+    if os.geteuid() == 0:  # no refusal: in a container root may be all there is
+        log(Event.RUNS_AS_ROOT, "warning")
+    check_certificates(configuration)
     if configuration.model.bundle is None:
         raise ConfigurationError("model.bundle: name a model bundle; `dicom-node model import-prima` makes one")
     with only_one(configuration.node.storage) as lock:
@@ -71,8 +83,35 @@ def serve(configuration: Configuration) -> None:
         registry.close()
         # A process that is started again later must not run under a file that was edited meanwhile.
         frozen = configuration.node.storage / "configuration.json"
+        before = changed_since(frozen, configuration)
         replace_file(frozen, configuration.to_json().encode())
-        supervise(configuration, frozen, lock)
+        with recording(configuration):
+            if before:
+                log(Event.CONFIGURATION_CHANGED, "warning", reason=", ".join(before))
+            supervise(configuration, frozen, lock)
+
+
+@contextmanager
+def recording(configuration: Configuration) -> Iterator[None]:
+    """Let this process record in the audit trail what it logs, where there is one. Raises ConfigurationError."""
+    recorder = Recorder(configuration) if configuration.audit.enabled else None
+    try:
+        yield
+    finally:
+        if recorder is not None:
+            recorder.close()
+
+
+def changed_since(frozen: Path, configuration: Configuration) -> list[str]:
+    """Which sections differ from those that the node ran on before; none the first time."""
+    if not frozen.exists():
+        return []
+    try:
+        before = load_configuration(frozen).shown()
+    except ConfigurationError:  # another version's
+        return ["all: the earlier configuration cannot be read"]
+    now = configuration.shown()
+    return [name for name in now if now[name] != before.get(name)]
 
 
 def configured_bundle(configuration: Configuration) -> BundleManifest | None:
@@ -96,6 +135,7 @@ def run_process(role: str, configuration: Configuration) -> None:
     threading.excepthook = lambda crash: log(
         Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(crash.exc_value or crash.exc_type())
     )
+    os.umask(PRIVATE)
     stop = threading.Event()
     stop_with_supervisor()
     registry = Registry(configuration.node.database_url)
@@ -106,7 +146,8 @@ def run_process(role: str, configuration: Configuration) -> None:
         "worker": _worker,
     }
     try:
-        roles[role](configuration, registry, beat, stop)
+        with recording(configuration):
+            roles[role](configuration, registry, beat, stop)
     except NodeError:
         raise
     except Exception as error:  # noqa: BLE001 - the process's edge: a traceback's message may quote what came in
@@ -189,6 +230,8 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     events = _workitems(configuration, registry, scheduler, stop)
     if configuration.retrain.enabled:
         NightTraining(configuration, registry, stop).schedule(scheduler)
+    if configuration.audit.enabled:
+        _audit(configuration, registry, scheduler, stop)
     scheduler.start()
     beat.pulse = pulse
     beat.say("ready")
@@ -200,6 +243,14 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
         scheduler.shutdown()
         events.join()
         console.stop()
+
+
+def _audit(configuration: Configuration, registry: Registry, scheduler: BaseScheduler, stop: threading.Event) -> None:
+    """What the registry knows goes into the audit trail, and the trail to the syslog server if there is one."""
+    collector = Collector(configuration, registry)
+    scheduler.add_job(collector.collect, "interval", seconds=AUDIT_SECONDS, id="audit trail")
+    if configuration.audit.syslog is not None:
+        Forwarder(configuration.audit.syslog, trail_of(configuration)).start(stop)
 
 
 def _workitems(
@@ -239,6 +290,7 @@ def senders(configuration: Configuration, registry: Registry) -> dict[str, Send]
 def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     from dicom_node.stages import load_worker
 
+    yield_to_receiver()
     beat.say("loading the model")
     pulse = Pulse()
     worker = load_worker(configuration, registry, stop, pulse, owner_kind=f"{_node_key(configuration)}-worker-")
@@ -247,6 +299,11 @@ def _worker(configuration: Configuration, registry: Registry, beat: Heartbeat, s
     beat.pulse = pulse
     beat.say("ready")
     worker.run(stop)
+
+
+def yield_to_receiver() -> None:
+    """Have this process wait for the node's others: a sender waits for milliseconds, a result takes seconds."""
+    os.nice(WORKER_NICE)
 
 
 def _node_key(configuration: Configuration) -> str:

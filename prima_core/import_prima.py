@@ -50,7 +50,7 @@ _BLOCK_RULES: Rules = {
     r"transformer\.layers\.(\d+)\.1\.fn\.net\.0\.(\w+)": r"transformer.blocks.\1.feed_forward.up.\2",
     r"transformer\.layers\.(\d+)\.1\.fn\.net\.3\.(\w+)": r"transformer.blocks.\1.feed_forward.down.\2",
 }
-_VIT_RULES: Rules = {"cls_token": "class_tokens", r"layernorm\.(\w+)": r"norm.\1", **_BLOCK_RULES}
+_VIT_RULES: Rules = {"cls_token": "class_tokens", r"layernorm\.(\w+)": r"norm.\1", **_BLOCK_RULES}  # nosec B105
 _NAME_RULES: Rules = {r"embed\.weight": "letters.weight", "p_enc": None, r"linear\.\w+": None, **_BLOCK_RULES}
 
 _VQVAE_KEYS = {

@@ -7,6 +7,7 @@ import typer
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile
 from dicom_node.admin.output import Json, print_json, result
 from dicom_node.base.config import load_configuration
+from dicom_node.certificates import check_certificates
 from dicom_node.service import configured_bundle
 
 app = typer.Typer(help="Check and show the configuration.")
@@ -14,8 +15,9 @@ app = typer.Typer(help="Check and show the configuration.")
 
 @app.command()
 def check(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Check the file and the model bundle it names; exit code 2 and the key's name when something is wrong."""
+    """Check the file, its certificates and its model bundle; exit code 2 and the key's name when something is wrong."""
     loaded = load_configuration(config)
+    check_certificates(loaded)
     manifest = configured_bundle(loaded)
     bundle = {"id": manifest.id, "training_state": manifest.training_state} if manifest else None
     if json:

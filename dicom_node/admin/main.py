@@ -10,6 +10,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.admin import (
+    audit,
     configuration,
     control,
     demo,
@@ -43,6 +44,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(worklist.app, name="worklist")
 app.add_typer(reports.app, name="reports")
+app.add_typer(audit.app, name="audit")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def open_registry(config_file: Path) -> tuple[Configuration, Registry]:
     Raises ConfigurationError when there is no such node yet, PermanentError when its registry is another version's.
     """
     configuration = load_configuration(config_file)
+    os.umask(0o077)  # what a command writes into the node's folder is as private as the rest of it
     if configuration.node.database is None and not configuration.node.storage.is_dir():
         raise ConfigurationError(
             f"node.storage: nothing at {configuration.node.storage}; start the node first with `dicom-node serve`"

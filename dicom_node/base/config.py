@@ -29,8 +29,11 @@ from pydantic import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dicom_node.base.addresses import checked_addresses
+from dicom_node.base.audit_settings import AuditSection
 from dicom_node.base.errors import ConfigurationError
 from dicom_node.base.hl7_settings import Hl7Destination, Hl7Listener
+from dicom_node.base.tls import FINGERPRINT, ClientTls, ServerTls, fingerprint
 from dicom_node.base.ups_settings import Subscriber, UpsSettings
 
 # Spaces around an AE title mean nothing (PS3.5 section 6.2).
@@ -43,8 +46,8 @@ SopClass = Literal["comprehensive_3d", "comprehensive", "enhanced", "basic_text"
 Language = Literal["en", "de", "fr"]
 MappedLevel = Literal["routine", "elevated", "urgent"]
 DEFAULT_MAPPING: dict[str, MappedLevel] = {"none": "routine", "low": "routine", "medium": "elevated", "high": "urgent"}
-TLS_FILES = ("ca_file", "certificate", "private_key")
-CREDENTIALS = ("password_file", "token_file")
+FILES = ("ca_file", "certificate", "private_key", "password_file", "token_file", "key_file")
+WITH_FILES = ("tls", "http_tls", "syslog")  # sections within sections that name files
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -55,6 +58,10 @@ class Section(BaseModel):
 
 
 class NodeSection(Section):
+    """http_peers: IP addresses that may connect to the HTTP port; none: all that can reach it, which is this machine
+    alone unless http_tls asks for certificates. http_tls: the port then speaks https alone.
+    """
+
     ae_title: AeTitle = "PRIMA"
     bind: str = "127.0.0.1"
     port: Port = 11112
@@ -62,7 +69,14 @@ class NodeSection(Section):
     database: str | None = None
     http_bind: str = "127.0.0.1"
     http_port: Port = 8042
+    http_peers: tuple[str, ...] = ()
+    http_tls: ServerTls | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("http_peers")
+    @classmethod
+    def _check_peers(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_addresses(peers)
 
     @property
     def database_url(self) -> str:
@@ -75,16 +89,33 @@ class NodeSection(Section):
         return self.storage / "spool"
 
     @property
+    def audit(self) -> Path:
+        """The audit trail."""
+        return self.storage / "audit"
+
+    @property
     def outgoing(self) -> Path:
         """Objects the node made, kept until delivered and after."""
         return self.storage / "outgoing"
 
 
 class Peer(Section):
-    """Who may send: the calling AE title and, where given, the IP address it must come from."""
+    """Who may send: the calling AE title and, where given, the IP address it must come from.
+
+    certificate: the one it must show under TLS, by a name in it or as `sha256:` and its fingerprint. A certificate that
+    some peer is bound to serves no other AE title.
+    """
 
     ae_title: AeTitle
     address: str | None = None
+    certificate: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+
+    @field_validator("certificate")
+    @classmethod
+    def _check_certificate(cls, certificate: str | None) -> str | None:
+        if certificate is not None and certificate.lower().startswith(FINGERPRINT):
+            return FINGERPRINT + fingerprint(certificate)
+        return certificate
 
     @field_validator("address")
     @classmethod
@@ -108,6 +139,8 @@ class IntakeSection(Section):
     acse_timeout_seconds: Annotated[float, Field(gt=0)] = 15.0
     dimse_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    tls: ServerTls | None = None
+    inline: bool = True
 
 
 class ModelSection(Section):
@@ -193,26 +226,9 @@ class Destination(Archive):
     host: str
     port: Port
     calling_ae_title: AeTitle | None = None
+    tls: ClientTls | None = None
     storage_commitment: bool = False
     commitment_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
-
-
-class Tls(Section):
-    """TLS 1.2 or later to an HTTP server.
-
-    ca_file: certificates (PEM) that may have signed the server's; without it the system's own. certificate,
-    private_key: the node's own (PEM), where the server asks for one.
-    """
-
-    ca_file: Path | None = None
-    certificate: Path | None = None
-    private_key: Path | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Tls:
-        if self.private_key is not None and self.certificate is None:
-            raise ValueError("private_key: needs certificate beside it")
-        return self
 
 
 class StowDestination(Archive):
@@ -227,7 +243,7 @@ class StowDestination(Archive):
     user: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[!-9;-~]+$")] | None = None
     password_file: Path | None = None
     token_file: Path | None = None
-    tls: Tls | None = None
+    tls: ClientTls | None = None
 
     @field_validator("url")
     @classmethod
@@ -392,6 +408,7 @@ class Configuration(Section):
     worklist: WorklistSection = WorklistSection()
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()
+    audit: AuditSection = AuditSection()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:
@@ -406,6 +423,9 @@ class Configuration(Section):
             if unknown:
                 raise ValueError(f"routes: unknown destination {sorted(unknown)[0]!r}")
         known = {peer.ae_title for peer in self.intake.peers}
+        bound = [peer.ae_title for peer in self.intake.peers if peer.certificate is not None]
+        if bound and (self.intake.tls is None or self.intake.tls.ca_file is None):
+            raise ValueError(f"intake.tls.ca_file: '{bound[0]}' is bound to a certificate, which nobody is asked for")
         for one in self.destinations:
             if isinstance(one, Destination) and one.storage_commitment and known and one.ae_title not in known:
                 raise ValueError(
@@ -414,6 +434,12 @@ class Configuration(Section):
                 )
         if self.node.bind not in LOOPBACK and not self.intake.peers:
             raise ValueError("intake.peers: an empty list is allowed only while node.bind is a loopback address")
+        certain = self.node.http_tls is not None and self.node.http_tls.ca_file is not None
+        if self.node.http_bind not in LOOPBACK and not (self.node.http_peers or certain):
+            raise ValueError(
+                "node.http_peers: an empty list is allowed only while node.http_bind is a loopback address, "
+                "or node.http_tls.ca_file has clients show certificates"
+            )
         if self.hl7.port is not None and self.hl7.bind not in LOOPBACK and not self.hl7.peers:
             raise ValueError("hl7.peers: an empty list is allowed only while hl7.bind is a loopback address")
         return self
@@ -485,27 +511,27 @@ def configuration_from(table: dict[str, Any], folder: Path) -> Configuration:
     if model.bundle is not None:
         model = model.model_copy(update={"bundle": folder / model.bundle})
     files = {name: folder / path for name in ("labels", "reports") if (path := getattr(loaded.retrain, name))}
+    subscribers = tuple(_with_absolute_files(one, folder) for one in loaded.worklist.subscribers)
     changes: dict[str, Any] = {
-        "node": node,
+        "node": _with_absolute_files(node, folder),
+        "intake": _with_absolute_files(loaded.intake, folder),
+        "worklist": loaded.worklist.model_copy(update={"subscribers": subscribers}),
         "model": model,
         "retrain": loaded.retrain.model_copy(update=files),
         "destinations": tuple(_with_absolute_files(destination, folder) for destination in loaded.destinations),
         "hl7": _with_absolute_files(loaded.hl7, folder),
+        "audit": _with_absolute_files(loaded.audit, folder),
     }
     return loaded.model_copy(update=changes)
 
 
 def _with_absolute_files(section: Any, folder: Path) -> Any:
-    """The same destination or receiver; relative paths of certificates, keys and credentials start at `folder`."""
-    changes: dict[str, Any] = _absolute_files(section, CREDENTIALS, folder)
-    tls = getattr(section, "tls", None)
-    if tls is not None:
-        changes["tls"] = tls.model_copy(update=_absolute_files(tls, TLS_FILES, folder))
+    """The same section; relative paths of certificates, keys and credentials start at `folder`."""
+    changes = {name: folder / path for name in FILES if (path := getattr(section, name, None)) is not None}
+    for name in WITH_FILES:
+        if (below := getattr(section, name, None)) is not None:
+            changes[name] = _with_absolute_files(below, folder)
     return section.model_copy(update=changes)
-
-
-def _absolute_files(section: Any, names: tuple[str, ...], folder: Path) -> dict[str, Path]:
-    return {name: folder / path for name in names if (path := getattr(section, name, None)) is not None}
 
 
 def _absolute(database: str | None, folder: Path) -> str | None:

@@ -10,6 +10,7 @@ import enum
 import logging
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ ALLOWED = frozenset(
         "tokens",
         "job",
         "version",
+        "service",
     }
 )
 ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
@@ -52,7 +54,7 @@ ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
 
 class Event(enum.Enum):
     """Number and words of everything worth a line. Thousands: 1 service, 2 intake, 3 jobs, 4 reporting, 5 sending,
-    6 worklist.
+    6 worklist, 7 audit trail.
     """
 
     NODE_STARTED = (1001, "node started")
@@ -61,10 +63,16 @@ class Event(enum.Enum):
     PROCESS_ENDED = (1004, "process ended")
     PROCESS_CRASHED = (1005, "process crashed")
     PROCESS_SILENT = (1006, "process gave no sign of life and was killed")
+    CERTIFICATE_RENEWED = (1007, "certificates were replaced and are in use")
+    CONFIGURATION_CHANGED = (1010, "the node starts with another configuration than before")
+    RUNS_AS_ROOT = (1011, "the node runs as root; give it a user of its own")
+    HTTP_REFUSED = (1009, "HTTP connection refused, its address is not in node.http_peers")
+    CERTIFICATE_UNUSABLE = (1008, "replaced certificates cannot be used, the earlier ones stay")
     ASSOCIATION_OPENED = (2001, "association opened")
     ASSOCIATION_CLOSED = (2002, "association closed")
     ASSOCIATION_REFUSED = (2003, "association refused")
     ASSOCIATION_ABORTED = (2004, "association aborted")
+    TLS_REFUSED = (2005, "TLS connection refused")
     OBJECT_STORED = (2011, "object stored")
     OBJECT_REFUSED = (2012, "object refused")
     REGISTRY_BEHIND = (2013, "registry write failed, will be repeated")
@@ -122,6 +130,10 @@ class Event(enum.Enum):
     UPS_EVENT_SENT = (6111, "UPS event sent")
     UPS_EVENT_POSTPONED = (6112, "UPS event postponed")
     UPS_EVENT_DROPPED = (6113, "UPS event dropped")
+    QUERY_ANSWERED = (6114, "query answered")
+    AUDIT_NOT_WRITTEN = (7001, "audit trail could not be written, will be repeated")
+    AUDIT_NOT_SENT = (7002, "audit records could not be sent to the syslog server, will be repeated")
+    AUDIT_SENT_AGAIN = (7003, "audit records are sent to the syslog server again")
 
     @property
     def number(self) -> int:
@@ -134,15 +146,32 @@ class Event(enum.Enum):
         return str(self.value[1])
 
 
+LEVELS = logging.getLevelNamesMapping()
+_lowest = logging.NOTSET
+Observer = Callable[[Event, Mapping[str, Any]], None]
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> Callable[[], None]:
+    """Have every event shown to an observer as well, at whatever level it is logged; gives what ends that.
+
+    An observer never raises and never blocks.
+    """
+    _observers.append(observer)
+    return lambda: _observers.remove(observer)
+
+
 def log(event: Event, level: str = "info", **fields: Any) -> None:
     """Write one line. Raises ValueError on a field that is not known to be free of patient data."""
     allowed = ALLOWED | ONLY_AT_DEBUG if level == "debug" else ALLOWED
     unknown = fields.keys() - allowed
     if unknown:
         raise ValueError(f"log field '{sorted(unknown)[0]}' may hold patient data; see events.ALLOWED")
-    structlog.get_logger("dicom_node").log(
-        logging.getLevelNamesMapping()[level.upper()], event.words, number=event.number, **fields
-    )
+    for observer in _observers:
+        observer(event, fields)
+    importance = LEVELS[level.upper()]
+    if importance >= _lowest:  # asked here as well: making a logger costs more than receiving an image does
+        structlog.get_logger("dicom_node").log(importance, event.words, number=event.number, **fields)
 
 
 def type_and_place(error: BaseException) -> str:
@@ -154,6 +183,8 @@ def type_and_place(error: BaseException) -> str:
 
 def configure_logging(level: str) -> None:
     """JSON lines on standard error, from this level up. What libraries log is dropped: it may name patients."""
+    global _lowest  # noqa: PLW0603 - as global as structlog's own configuration
+    _lowest = LEVELS[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -161,7 +192,7 @@ def configure_logging(level: str) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(_lowest),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )

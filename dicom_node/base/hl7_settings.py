@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from dicom_node.base.tls import ClientTls, ServerTls
 from dicom_node.base.types import Level
 
 # HL7 table 0211. UTF-16 and UTF-32 are absent: their bytes would end an MLLP block.
@@ -74,26 +74,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Hl7Tls(_Section):
-    """TLS 1.2 or later on an MLLP connection.
-
-    ca_file: certificates (PEM) that may have signed the peer's; without it the system's own. On the receiver it also
-    makes a client certificate compulsory. certificate, private_key: the node's own (PEM); compulsory on the receiver.
-    server_name: the name a destination's certificate must bear, if not the host.
-    """
-
-    ca_file: Path | None = None
-    certificate: Path | None = None
-    private_key: Path | None = None
-    server_name: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Hl7Tls:
-        if self.private_key is not None and self.certificate is None:
-            raise ValueError("tls.private_key: needs tls.certificate beside it")
-        return self
-
-
 class Hl7Destination(_Section):
     """A system that is told reading priorities or results by HL7 v2 over MLLP.
 
@@ -126,7 +106,7 @@ class Hl7Destination(_Section):
     result_status: Literal["R", "P", "S"] = "R"
     withdrawn_status: Literal["W", "X"] = "W"
     fields: dict[str, str] = Field(default_factory=dict)
-    tls: Hl7Tls | None = None
+    tls: ClientTls | None = None
     top_level_if_unknown: bool = False
     timeout_seconds: Seconds = 30.0
     first_retry_seconds: Seconds = 5.0
@@ -200,7 +180,7 @@ class Hl7Listener(_Section):
     assigning_authority: str = ""
     accession_number: str = "OBR-18"
     priorities: dict[str, Level] = Field(default_factory=dict)
-    tls: Hl7Tls | None = None
+    tls: ServerTls | None = None
 
     @field_validator("peers")
     @classmethod
@@ -218,9 +198,3 @@ class Hl7Listener(_Section):
         if not FIELD_KEY.fullmatch(key) or not key.startswith(("OBR-", "ORC-")):
             raise ValueError("a field or component of ORC or OBR, such as OBR-18 or OBR-3.1")
         return key
-
-    @model_validator(mode="after")
-    def _check(self) -> Hl7Listener:
-        if self.tls is not None and self.tls.certificate is None:
-            raise ValueError("tls.certificate: the receiver needs a certificate of its own")
-        return self

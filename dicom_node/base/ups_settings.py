@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from dicom_node.base.tls import ClientTls
 from dicom_node.base.types import Level
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]*$")]
@@ -33,6 +34,7 @@ class Subscriber(UpsSection):
     port: Annotated[int, Field(ge=1, le=65535)]
     calling_ae_title: Title | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=14400)] = 30.0
+    tls: ClientTls | None = None
 
 
 class Code(UpsSection):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from functools import partial
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dicom_node.base.addresses import AllowList
 from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.tls import Renewing, server_context
+from dicom_node.console.admission import Admission
 from dicom_node.console.application import application
+from dicom_node.console.https import TlsFirst
 from dicom_node.jobs.registry import Registry
 
 CONNECTIONS = 64  # at a time, so that this port never takes the process's last file
@@ -24,7 +30,7 @@ STOP_SECONDS = 2  # for requests under way when the node stops
 class Console:
     """Serves while started; `port` is the port it listens on.
 
-    Raises ConfigurationError on construction when the address cannot be used.
+    Raises ConfigurationError on construction when the address or a certificate cannot be used.
     """
 
     def __init__(self, configuration: Configuration, registry: Registry) -> None:
@@ -36,10 +42,12 @@ class Console:
             words = f"node.http_bind, node.http_port: cannot listen there ({error.strerror})"
             raise ConfigurationError(words) from error
         self.port: int = self._socket.getsockname()[1]
+        self._admitted = AllowList(node.http_peers)
+        self._tls = TlsFirst(Renewing(partial(server_context, node.http_tls))) if node.http_tls else None
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(configuration, registry),
-                http=_BoundedConnection,
+                http=self._connection,  # type: ignore[arg-type]
                 ws="none",
                 loop="asyncio",
                 log_config=None,
@@ -54,6 +62,10 @@ class Console:
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="console", daemon=True
         )
+
+    def _connection(self, **state: Any) -> asyncio.Protocol:
+        make = partial(_BoundedConnection, **state)
+        return Admission(self._admitted, partial(self._tls, make) if self._tls else make)
 
     def start(self) -> None:
         """Serve in a thread of its own."""

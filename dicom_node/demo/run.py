@@ -123,7 +123,7 @@ port = {self._archive.port}
         while time.monotonic() < deadline:
             self._check_alive()
             try:
-                with urllib.request.urlopen(url, timeout=5):
+                with urllib.request.urlopen(url, timeout=5):  # nosec B310
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(POLL_SECONDS)

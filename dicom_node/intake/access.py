@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dicom_node.base.config import LOOPBACK, Configuration, Destination, Peer
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.tls import Certificate
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -24,12 +25,20 @@ class Rejection:
 NO_REASON = Rejection(0x01, 0x01, 0x01, "request could not be judged")
 CALLING_UNKNOWN = Rejection(0x01, 0x01, 0x03, "calling AE title and address are not in intake.peers")
 NOT_LOOPBACK = Rejection(0x01, 0x01, 0x03, "intake.peers is empty: only this machine may send")
+OTHER_CERTIFICATE = Rejection(0x01, 0x01, 0x03, "calling AE title does not go with the certificate that was shown")
 CALLED_UNKNOWN = Rejection(0x01, 0x01, 0x07, "called AE title is not node.ae_title")
 LIMIT_EXCEEDED = Rejection(0x02, 0x03, 0x02, "intake.max_associations reached")
 
 
+@dataclass(frozen=True)
+class _Known:
+    title: str
+    address: Address | None
+    certificate: str | None
+
+
 class AccessRule:
-    """Accepts a peer by calling AE title and IP address; with no peers configured, this machine alone.
+    """Accepts a peer by calling AE title, IP address and certificate; with no peers configured, this machine alone.
 
     Raises ConfigurationError on construction when a peer's address is not an IP address.
     """
@@ -39,20 +48,34 @@ class AccessRule:
         committing = (
             one for one in configuration.destinations if isinstance(one, Destination) and one.storage_commitment
         )
-        own = configuration.node.ae_title
+        own, peers = configuration.node.ae_title, configuration.intake.peers
         self._ae_titles = {title.strip() for title in (own, *(one.calling_ae_title or own for one in committing))}
         self._check_called = configuration.intake.require_called_ae_title
-        self._peers = [(peer.ae_title.strip(), _configured_address(peer)) for peer in configuration.intake.peers]
+        self._peers = [_Known(peer.ae_title.strip(), _configured_address(peer), peer.certificate) for peer in peers]
 
-    def rejection(self, calling_ae: str, address: str, called_ae: str) -> Rejection | None:
-        """None to accept. AE titles compare without padding (PS3.5 6.2), IPv4 equals its IPv6-mapped form."""
+    def rejection(
+        self, calling_ae: str, address: str, called_ae: str, shown: Certificate | None = None
+    ) -> Rejection | None:
+        """None to accept. AE titles compare without padding (PS3.5 6.2), IPv4 equals its IPv6-mapped form.
+
+        shown: the certificate of a peer under TLS, which an authority of the site vouched for.
+        """
         if self._check_called and called_ae.strip() not in self._ae_titles:
             return CALLED_UNKNOWN
         source = _plain(ipaddress.ip_address(address.partition("%")[0]))
         if not self._peers:
             return None if source.is_loopback else NOT_LOOPBACK
-        known = any(title == calling_ae.strip() and only in (None, source) for title, only in self._peers)
-        return None if known else CALLING_UNKNOWN
+        known = [one for one in self._peers if one.title == calling_ae.strip() and one.address in (None, source)]
+        if not known:
+            return CALLING_UNKNOWN
+        return None if any(self._goes_with(one, shown) for one in known) else OTHER_CERTIFICATE
+
+    def _goes_with(self, peer: _Known, shown: Certificate | None) -> bool:
+        """A peer shows the certificate that it is bound to; one that is bound to none, one that nobody is bound to."""
+        if peer.certificate is not None:
+            return shown is not None and shown.fits(peer.certificate)
+        taken = (one.certificate for one in self._peers if one.certificate is not None)
+        return shown is None or not any(shown.fits(certificate) for certificate in taken)
 
 
 def _configured_address(peer: Peer) -> Address | None:

@@ -1,15 +1,10 @@
-"""What the node does at each event of an association, and the one table from errors to DICOM status.
-
-pynetdicom calls these handlers. Success is answered to a C-STORE only after the spool said that the object is durable.
-"""
+"""What the node does at each event of an association. pynetdicom calls these handlers."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom.dataset import Dataset
@@ -20,44 +15,14 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
-from dicom_node.base.types import Arrival
+from dicom_node.base.tls import shown_certificate
 from dicom_node.intake.access import LIMIT_EXCEEDED, NO_REASON, AccessRule, Rejection
-from dicom_node.intake.identity import Identity, InvalidUid, TooLarge, checked_uid, read_identity
-from dicom_node.intake.limits import Bounds, OversizedDataSet
-from dicom_node.intake.registrar import Closed, Opened, Registrar, RegistryBehind
-from dicom_node.intake.spool import Spool, arrival_of
-
-SUCCESS = 0x0000
-PRIORITY_HIGH = 0x0001  # PS3.7 9.3.1.1, (0000,0700)
-MAX_COMMENT = 64  # Error Comment (0000,0902) is LO
-
-
-class Mismatch(NotDicom):
-    """The data set is not the instance that the C-STORE request announced."""
-
-
-class ClassNotNegotiated(PermanentError):
-    """The request names another SOP class than its presentation context."""
-
-
-#: PS3.4 B.2.3 and PS3.7 annex C; the first line that fits counts, anything else is a processing failure.
-STATUS: tuple[tuple[type[NodeError], int], ...] = (
-    (DiskFull, 0xA700),
-    (RegistryBehind, 0xA700),
-    (ClassNotNegotiated, 0x0122),
-    (Mismatch, 0xA900),
-    (InvalidUid, 0x0117),
-    (TooLarge, 0xC001),
-    (NotDicom, 0xC000),
-)
-PROCESSING_FAILURE = 0x0110
-
-
-def status_of(error: Exception) -> int:
-    """The C-STORE status for an error."""
-    return next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
+from dicom_node.intake.inline import StoreService
+from dicom_node.intake.limits import Bounds, IncomingDataSet
+from dicom_node.intake.presentation import storage_classes
+from dicom_node.intake.registrar import Closed, Opened, Registrar
+from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
 
 
 class FurtherServices(Protocol):
@@ -76,41 +41,32 @@ class FurtherServices(Protocol):
         ...
 
 
-@dataclass
-class _Peer:
-    """An accepted peer. `recorded`: its opening went to the registrar, so its closing must follow."""
-
-    association_id: str
-    calling_ae: str
-    address: str
-    recorded: bool = False
-
-
 class StorageProvider:
-    """Verification and Storage SCP (PS3.4 annexes A and B) over one spool, beside further services if there are any."""
+    """Verification and Storage SCP (PS3.4 annexes A and B), beside further services if there are any."""
 
     def __init__(
         self,
         access: AccessRule,
-        spool: Spool,
+        storage: Storage,
         registrar: Registrar,
         max_associations: int,
-        max_object_bytes: int,
         further: FurtherServices | None = None,
     ) -> None:
         self._access = access
-        self._spool = spool
+        self._storage = storage
         self._registrar = registrar
         self._max_associations = max_associations
-        self._max_object_bytes = max_object_bytes
         self._further = further
-        self._peers: dict[Association, _Peer] = {}
+        self._peers: dict[Association, Peer] = {}
+        # Whose opening went to the registrar, so that their closing must follow.
+        self._recorded: set[Association] = set()
         self._lock = threading.Lock()
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """Events and handlers, as pynetdicom's server takes them."""
         further = self._further
-        bounds = Bounds(self._max_object_bytes, further.answerable) if further else Bounds(self._max_object_bytes)
+        incoming = self._storage.incoming
+        bounds = Bounds(incoming, further.answerable) if further else Bounds(incoming)
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ESTABLISHED, self.on_established),
@@ -137,8 +93,8 @@ class StorageProvider:
     def on_established(self, event: AssociationEvent) -> None:
         """Have the association written down before anything it sends."""
         peer = self._peers[event.assoc]
-        peer.recorded = True
         self._registrar.put(Opened(peer.association_id, peer.calling_ae, peer.address, time.time()))
+        self._recorded.add(event.assoc)
         log(
             Event.ASSOCIATION_OPENED,
             association=peer.association_id,
@@ -157,32 +113,39 @@ class StorageProvider:
         return SUCCESS
 
     def on_store(self, event: AssociationEvent) -> Dataset:
-        """Make the object durable and answer, with a reason free of patient data when it is refused."""
-        peer = self._peers[event.assoc]
-        try:
-            arrival = self._store(event, peer)
-        except Exception as error:  # noqa: BLE001 - the association's edge: every error becomes a status
-            return _refused(error, peer)
-        log(
-            Event.OBJECT_STORED,
-            "debug",
-            study=arrival.study_id,
-            association=peer.association_id,
-            sop_uid=arrival.sop_instance_uid,
-            bytes=arrival.size,
+        """Have the object stored, and answer."""
+        request = event.request
+        if not isinstance(request, C_STORE) or request.DataSet is None:
+            raise TypeError("not a C-STORE request with a data set")
+        data_set = request.DataSet
+        incoming = data_set.incoming if isinstance(data_set, IncomingDataSet) else self._storage.incoming()
+        if not isinstance(data_set, IncomingDataSet):
+            incoming.write(data_set.getbuffer())
+        announced = Announcement(
+            message_id=int(request.MessageID or 0),
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            priority=int(request.Priority or 0),
+            abstract_syntax=str(event.context.abstract_syntax),
+            transfer_syntax=str(event.context.transfer_syntax),
         )
-        return _response(SUCCESS)
+        return _response(self._storage.store(announced, incoming, self._peers[event.assoc]))
+
+    def inline_service(self) -> StoreService:
+        """The same, for the thread that reads the socket."""
+        return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()))
 
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
 
-        The association's own thread stores its objects, so once it ended all of them are with the registrar.
+        It outlives whichever thread stores its objects, so once it ended all of them are with the registrar.
         """
         with self._lock:
             ended = [association for association in self._peers if not association.is_alive()]
-            peers = [self._peers.pop(association) for association in ended]
-        for peer in peers:
-            if peer.recorded:
+            peers = {association: self._peers.pop(association) for association in ended}
+        for association, peer in peers.items():
+            if association in self._recorded:
+                self._recorded.discard(association)
                 self._registrar.put(Closed(peer.association_id, time.time()))
                 log(Event.ASSOCIATION_CLOSED, association=peer.association_id, calling_ae=peer.calling_ae)
 
@@ -196,14 +159,19 @@ class StorageProvider:
         for association in running:
             association.join(max(0.0, until - time.monotonic()))
 
+    def _recorded_peer(self, association: Association) -> Peer | None:
+        return self._peers.get(association) if association in self._recorded else None
+
     def _rejection(self, association: Association) -> Rejection | None:
         request = association.requestor.primitive
         source = association.requestor.address_info
         if request is None or source is None:
             raise ValueError("no A-ASSOCIATE request")
         address = source.address
-        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title)
-        peer = _Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
+        connection = association.dul.socket
+        shown = shown_certificate(connection.socket if connection else None)
+        rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title, shown)
+        peer = Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
         with self._lock:
             if rejection is None and len(self._peers) >= self._max_associations:
                 rejection = LIMIT_EXCEEDED
@@ -220,64 +188,10 @@ class StorageProvider:
         )
         return rejection
 
-    def _store(self, event: AssociationEvent, peer: _Peer) -> Arrival:
-        self._registrar.admit()
-        request = event.request
-        if not isinstance(request, C_STORE) or request.DataSet is None:
-            raise NotDicom("not a C-STORE request with a data set")
-        data_set = request.DataSet
-        if isinstance(data_set, OversizedDataSet) or data_set.getbuffer().nbytes > self._max_object_bytes:
-            raise TooLarge("object is larger than intake.max_object_bytes")
-        syntax = str(event.context.transfer_syntax)
-        data_set.seek(0)
-        identity = read_identity(data_set, syntax, self._max_object_bytes)
-        _check_announced(identity, request, str(event.context.abstract_syntax))
-        encoded = data_set.getbuffer()
-        arrival = arrival_of(
-            identity,
-            transfer_syntax_uid=syntax,
-            digest=hashlib.sha256(encoded).hexdigest(),
-            size=len(encoded),
-            calling_ae=peer.calling_ae,
-            urgent=request.Priority == PRIORITY_HIGH,
-            received_at=time.time(),
-            association_id=peer.association_id,
-        )
-        self._spool.write(arrival, encoded)
-        self._registrar.put(arrival)
-        return arrival
 
-
-def _check_announced(identity: Identity, request: C_STORE, abstract_syntax: str) -> None:
-    announced_class = checked_uid(str(request.AffectedSOPClassUID), "Affected SOP Class UID")
-    if announced_class != abstract_syntax:
-        raise ClassNotNegotiated("SOP class was not negotiated for this presentation context")
-    if identity.sop_class_uid != announced_class:
-        raise Mismatch("data set has another SOP Class UID than announced")
-    announced_instance = checked_uid(str(request.AffectedSOPInstanceUID), "Affected SOP Instance UID")
-    if identity.sop_instance_uid != announced_instance:
-        raise Mismatch("data set has another SOP Instance UID than announced")
-
-
-def _refused(error: Exception, peer: _Peer) -> Dataset:
-    status = status_of(error)
-    # Only the node's own errors have messages that are known to be free of patient data.
-    words = str(error) if isinstance(error, NodeError) else "processing failure"
-    log(
-        Event.OBJECT_REFUSED,
-        "warning" if isinstance(error, NodeError) else "error",
-        association=peer.association_id,
-        calling_ae=peer.calling_ae,
-        status=f"0x{status:04X}",
-        reason=words,
-        error=type(error).__name__,
-    )
-    return _response(status, words)
-
-
-def _response(status: int, comment: str = "") -> Dataset:
+def _response(answer: Answer) -> Dataset:
     response = Dataset()
-    response.Status = status
-    if comment:
-        response.ErrorComment = comment[:MAX_COMMENT]
+    response.Status = answer.status
+    if answer.comment:
+        response.ErrorComment = answer.comment
     return response

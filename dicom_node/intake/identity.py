@@ -22,7 +22,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from dicom_node.base.errors import NotDicom, PermanentError
+from dicom_node.base.errors import NotDicom
+from dicom_node.intake.incoming import IN_MEMORY_BYTES, TooLarge
 from prima_core.base.bounded import Allowance, bounded
 from prima_core.base.mr_images import MR_IMAGES
 from prima_core.base.patient import patient_key
@@ -48,7 +49,7 @@ IDENTIFYING = [
     SERIES_INSTANCE_UID,
 ]
 
-HEADER_BYTES = 4 << 20  # what a parser may be fed
+HEADER_BYTES = IN_MEMORY_BYTES  # what a parser may be fed
 # What it may make of them. Only references to source images are many in front of the UIDs; each costs up to 6 KB.
 PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
@@ -72,10 +73,6 @@ PARSE_ERRORS = (
 
 class InvalidUid(NotDicom):
     """A UID that every instance must have is malformed (PS3.5 9.1)."""
-
-
-class TooLarge(PermanentError):
-    """The object, or what it inflates to, is larger than intake.max_object_bytes."""
 
 
 @dataclass(frozen=True)

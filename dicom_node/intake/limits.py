@@ -12,6 +12,8 @@ from typing import NoReturn
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.events import Event as AssociationEvent
 
+from dicom_node.intake.incoming import Incoming
+
 MAX_PDU_BYTES = 1 << 20  # far above any A-ASSOCIATE-RQ and the largest P-DATA-TF that intake.max_pdu_bytes can allow
 PDU_SLACK_BYTES = 1024  # some senders count a PDU's length without its headers
 PDU_HEADER = struct.Struct(">BxL")  # PS3.8 9.3.1: type, reserved, length of what follows
@@ -29,6 +31,23 @@ class OversizedDataSet(BytesIO):
     def write(self, data: object, /) -> int:
         """Keep nothing."""
         return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0
+
+
+class IncomingDataSet(BytesIO):
+    """Takes the place of the data set of an object to be stored: it goes where the spool wants it, as it comes."""
+
+    def __init__(self, incoming: Incoming, before: BytesIO) -> None:
+        """before: what came of it already."""
+        super().__init__()
+        self.incoming = incoming
+        incoming.write(before.getbuffer())
+
+    def write(self, data: object, /) -> int:
+        """Hand it on."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError("not bytes")
+        self.incoming.write(bytes(data))
+        return len(data)
 
 
 class BoundedSocket(socket.socket):
@@ -77,11 +96,14 @@ class BoundedSocket(socket.socket):
 class Bounds:
     """Handlers for what arrives within an association.
 
-    answerable: whether a request of none of the node's storage services can be answered.
+    incoming: where the data set of an object to be stored goes; it has bounds of its own. answerable: whether a request
+    of none of the node's storage services can be answered.
     """
 
-    def __init__(self, max_object_bytes: int, answerable: Callable[[DIMSEMessage], bool] = lambda _: False) -> None:
-        self._max_object_bytes = max_object_bytes
+    def __init__(
+        self, incoming: Callable[[], Incoming], answerable: Callable[[DIMSEMessage], bool] = lambda _: False
+    ) -> None:
+        self._incoming = incoming
         self._answerable = answerable
 
     def on_pdu(self, event: AssociationEvent) -> None:
@@ -91,17 +113,22 @@ class Bounds:
         waiting = dimse.msg_queue.qsize() > MAX_WAITING_MESSAGES
         if waiting or (message is not None and message.encoded_command_set.tell() > MAX_COMMAND_BYTES):
             event.assoc.dul.event_queue.put(INVALID_PDU)
-        elif message is not None and message.data_set is not None and message.data_set.tell() > self._bound(message):
-            message.data_set = OversizedDataSet()
+        elif message is not None and message.data_set is not None:
+            message.data_set = self._bounded(message, message.data_set)
 
     def on_message(self, event: AssociationEvent) -> None:
         """Once a message is complete (EVT_DIMSE_RECV): what pynetdicom would leave unanswered ends the association."""
         if not (_answerable(event.message) or self._answerable(event.message)):
             event.assoc.dul.event_queue.put(INVALID_PDU)
 
-    def _bound(self, message: DIMSEMessage) -> int:
+    def _bounded(self, message: DIMSEMessage, data_set: BytesIO) -> BytesIO:
+        """What takes the rest of a data set. What has been received of it is at most one PDU beyond its bound."""
         # pynetdicom gives the message its class when the command set is complete, before any of the data set.
-        return self._max_object_bytes if isinstance(message, C_STORE_RQ) else MAX_OTHER_BYTES
+        if isinstance(message, C_STORE_RQ) and not isinstance(data_set, IncomingDataSet):
+            return IncomingDataSet(self._incoming(), data_set)
+        if not isinstance(message, C_STORE_RQ) and data_set.tell() > MAX_OTHER_BYTES:
+            return OversizedDataSet()
+        return data_set
 
 
 def _answerable(message: DIMSEMessage) -> bool:

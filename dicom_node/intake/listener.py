@@ -11,6 +11,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.base.events import Event, log
 from dicom_node.intake.limits import BoundedSocket
+from dicom_node.intake.secured import Secured
 
 
 class Listener(ThreadedAssociationServer):
@@ -20,6 +21,7 @@ class Listener(ThreadedAssociationServer):
     daemon_threads = True
     max_connections = 256
     pdu_seconds = 60.0
+    secured: Secured | None = None  # with TLS, and then for every connection
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """A bounded connection."""
@@ -29,6 +31,13 @@ class Listener(ThreadedAssociationServer):
         bounded.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bounded.settimeout(self.pdu_seconds)
         return bounded, address
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: the handshake, which must not hold up others, then the association."""
+        if self.secured is not None:
+            request = self.secured(request, str(client_address[0]))
+        if request is not None:
+            super().finish_request(request, client_address)
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
         """Whether to serve a new connection at all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
@@ -86,6 +88,20 @@ def supported_contexts() -> list[PresentationContext]:
     """Verification and every storage SOP class, each with every syntax of `TRANSFER_SYNTAXES`."""
     for uid, keyword in FURTHER_STORAGE_CLASSES.items():
         register_uid(uid, keyword, StorageServiceClass)
-    storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
-    classes = [VERIFICATION, *storage, *FURTHER_STORAGE_CLASSES]
-    return [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in dict.fromkeys(classes)]
+    return [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in [VERIFICATION, *storage_classes()]]
+
+
+def storage_classes() -> list[str]:
+    """Every storage SOP class that the node takes."""
+    known = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    return list(dict.fromkeys([*known, *FURTHER_STORAGE_CLASSES]))
+
+
+class Contexts(list[PresentationContext]):
+    """Presentation contexts that are quick to copy: pynetdicom makes a deep copy for every association.
+
+    The copies share their lists of transfer syntaxes, which negotiation reads only.
+    """
+
+    def __deepcopy__(self, _memo: object) -> Contexts:
+        return Contexts(copy(context) for context in self)

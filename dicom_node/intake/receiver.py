@@ -15,13 +15,16 @@ from pynetdicom import AE, _config
 from dicom_node.base.config import Configuration
 from dicom_node.base.errors import ConfigurationError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.intake import inline
 from dicom_node.intake.access import AccessRule
 from dicom_node.intake.association import FurtherServices, StorageProvider
 from dicom_node.intake.listener import Listener
-from dicom_node.intake.presentation import supported_contexts
+from dicom_node.intake.presentation import Contexts, supported_contexts
 from dicom_node.intake.reconcile import reconcile
 from dicom_node.intake.registrar import Registrar, patiently
+from dicom_node.intake.secured import Secured
 from dicom_node.intake.spool import Spool
+from dicom_node.intake.storage import Storage
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 SWEEP_SECONDS = 0.2
@@ -59,9 +62,8 @@ def run_receiver(
     except DATABASE_AWAY:
         return  # told to stop while waiting for the database
     registrar = Registrar(registry, boot_id)
-    provider = StorageProvider(
-        access, spool, registrar, configuration.intake.max_associations, configuration.intake.max_object_bytes, services
-    )
+    storage = Storage(spool, registrar, configuration.intake.max_object_bytes)
+    provider = StorageProvider(access, storage, registrar, configuration.intake.max_associations, services)
     listener = open_listener(configuration, provider, services)
     registrar.start()
     listener.start()
@@ -81,9 +83,13 @@ def run_receiver(
 def open_listener(
     configuration: Configuration, provider: StorageProvider, services: FurtherServices | None = None
 ) -> Listener:
-    """A bound server, not yet serving. Raises ConfigurationError when the address cannot be bound."""
+    """A bound server, not yet serving.
+
+    Raises ConfigurationError when the address cannot be bound, or a certificate cannot be used.
+    """
     intake, node = configuration.intake, configuration.node
     ae = AE(ae_title=node.ae_title)
+    secured = Secured(intake.tls, intake.acse_timeout_seconds) if intake.tls else None
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.maximum_pdu_size = intake.max_pdu_bytes
@@ -97,14 +103,23 @@ def open_listener(
         # One by one: as a list pynetdicom takes them without their roles.
         roles = (context.scu_role, context.scp_role)
         ae.add_supported_context(str(context.abstract_syntax), context.transfer_syntax, *roles)
+    handler = None
+    if intake.inline and inline.usable():
+        handler = inline.inline_handler(provider.inline_service(), intake.dimse_timeout_seconds)
     try:
         listener = Listener(
-            ae, (node.bind, node.port), node.ae_title, ae.supported_contexts, evt_handlers=provider.handlers()
+            ae,
+            (node.bind, node.port),
+            node.ae_title,
+            Contexts(ae.supported_contexts),
+            evt_handlers=provider.handlers(),
+            request_handler=handler,
         )
     except OSError as error:
         raise ConfigurationError(f"node.bind, node.port: cannot listen there ({error.strerror})") from error
     listener.max_connections = max_connections
     listener.pdu_seconds = intake.dimse_timeout_seconds
+    listener.secured = secured
     return listener
 
 

@@ -23,6 +23,8 @@ from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 GROUP = 500
+# Rows are not waited for: one transaction for what comes in this time costs a fraction of one for each image.
+GATHER_SECONDS = 0.1
 MAX_WAITING = 20_000
 
 T = TypeVar("T")
@@ -138,6 +140,8 @@ class Registrar:
 
     def _next_group(self) -> list[Opened | Arrival | Closed | None]:
         group = [self._queue.get()]
+        if group[-1] is not None:
+            self._give_up.wait(GATHER_SECONDS)
         while len(group) < GROUP and group[-1] is not None and not self._queue.empty():
             group.append(self._queue.get())
         return group

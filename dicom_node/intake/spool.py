@@ -9,7 +9,6 @@ carries what its row in the registry needs, so that the registry can be rebuilt 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,22 +16,18 @@ from io import BufferedReader
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 
-from dicom_node.base.durable import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, sync_folder
+from dicom_node.base.durable import PRIVATE_FOLDER, make_folder, sync_folder
 from dicom_node.base.errors import DiskFull, NotDicom
 from dicom_node.base.fault_points import FaultPoint, passed
-from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.types import Arrival, study_id
-from dicom_node.intake.identity import PARSE_ERRORS, Identity, TooLarge, read_identity
+from dicom_node.intake.file_header import encoded_header, noted, offset
+from dicom_node.intake.identity import PARSE_ERRORS, Identity, read_identity
+from dicom_node.intake.incoming import Incoming, TooLarge
 
 INCOMING = ".incoming"
 UNREADABLE = ".unreadable"
-PREAMBLE_BYTES = 132
-GROUP_LENGTH_BYTES = 12  # the element (0002,0000) itself, which its value does not count
 REMEMBERED_FOLDERS = 10_000
 
 
@@ -59,24 +54,27 @@ class Spool:
             leftover.unlink()
         sync_folder(self.folder)
 
-    def write(self, arrival: Arrival, data_set: memoryview | bytes) -> None:
+    def incoming(self, max_bytes: int) -> Incoming:
+        """Where to write a data set of at most that many bytes as it comes."""
+        return Incoming(self._incoming, max_bytes)
+
+    def keep(self, arrival: Arrival, data_set: Incoming) -> None:
         """Make the object durable at `arrival.path`: on return, file and folders are on the disk.
 
         Raises DiskFull; then nothing half-written stays.
         """
-        final = self.folder / arrival.path
-        temporary = self._incoming / uuid.uuid4().hex
+        folder, name = arrival.path.split("/")
+        target = os.path.join(self.folder, folder)
+        final = os.path.join(target, name)
         try:
-            self._make_folder(final.parent)
-            if not final.exists():
-                _write_file(temporary, encoded_header(arrival), data_set)
-                passed(FaultPoint.SPOOL_SYNCED)
-                temporary.rename(final)
-                passed(FaultPoint.SPOOL_RENAMED)
-            sync_folder(final.parent)
+            self._make_folder(folder)
+            if os.path.exists(final):
+                data_set.discard()
+            else:
+                data_set.place(encoded_header(arrival), final)
+            sync_folder(target)
             passed(FaultPoint.SPOOL_DURABLE)
         except OSError as error:
-            _discard(temporary)
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
 
     def read(self, path: str, max_object_bytes: int) -> Arrival:
@@ -87,9 +85,9 @@ class Spool:
         file = self.folder / path
         try:
             meta = read_file_meta_info(file)
-            note = json.loads(bytes(meta.PrivateInformation).rstrip(b"\0 "))
+            note = noted(meta)
             with file.open("rb") as stream:
-                arrival = _rebuilt(meta, note, stream, _offset(meta), max_object_bytes)
+                arrival = _rebuilt(meta, note, stream, offset(meta), max_object_bytes)
         except OSError:
             raise
         except (*PARSE_ERRORS, TooLarge) as error:
@@ -106,7 +104,7 @@ class Spool:
         try:
             meta = read_file_meta_info(self.folder / path)
             with (self.folder / path).open("rb") as stream:
-                stream.seek(_offset(meta))
+                stream.seek(offset(meta))
                 return str(meta.TransferSyntaxUID), hashlib.file_digest(stream, "sha256").hexdigest()
         except PARSE_ERRORS as error:
             if isinstance(error, OSError) and error.errno is not None:  # pydicom's own carry none
@@ -126,14 +124,15 @@ class Spool:
         """Move an unreadable file out of the way, for a person to look at. Raises OSError."""
         (self.folder / path).rename(self._unreadable / f"{uuid.uuid4().hex}.{Path(path).name}")
 
-    def _make_folder(self, folder: Path) -> None:
-        if folder.name in self._durable_folders and folder.is_dir():
+    def _make_folder(self, name: str) -> None:
+        folder = os.path.join(self.folder, name)
+        if name in self._durable_folders and os.path.isdir(folder):
             return
-        folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+        Path(folder).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
         sync_folder(self.folder)
         if len(self._durable_folders) >= REMEMBERED_FOLDERS:
             self._durable_folders.clear()
-        self._durable_folders.add(folder.name)
+        self._durable_folders.add(name)
 
 
 def arrival_of(
@@ -168,68 +167,21 @@ def arrival_of(
     )
 
 
-def encoded_header(arrival: Arrival) -> bytes:
-    """Preamble and File Meta Information (PS3.10 7.1), the arrival's circumstances as Private Information."""
-    note = {
-        "received_at": arrival.received_at,
-        "urgent": arrival.urgent,
-        "association_id": arrival.association_id,
-        "digest": arrival.digest,
-    }
-    text = json.dumps(note).encode()
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(arrival.transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = arrival.calling_ae
-    meta.PrivateInformationCreatorUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.PrivateInformation = text + b" " * (len(text) % 2)
-    buffer = DicomBytesIO()
-    buffer.write(bytes(128) + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return buffer.getvalue()
-
-
-def _offset(meta: FileMetaDataset) -> int:
-    """Where the data set begins in the file."""
-    return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
-
-
 def _rebuilt(
-    meta: FileMetaDataset, note: dict[str, object], stream: BufferedReader, offset: int, max_object_bytes: int
+    meta: FileMetaDataset, note: dict[str, object], stream: BufferedReader, begin: int, max_object_bytes: int
 ) -> Arrival:
-    stream.seek(offset)
+    stream.seek(begin)
     identity = read_identity(stream, str(meta.TransferSyntaxUID), max_object_bytes)
-    stream.seek(offset)
+    stream.seek(begin)
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     association_id = note["association_id"]
     return arrival_of(
         identity,
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
         digest=digest,
-        size=stream.tell() - offset,
+        size=stream.tell() - begin,
         calling_ae=str(meta.SourceApplicationEntityTitle),
         urgent=bool(note["urgent"]),
         received_at=float(str(note["received_at"])),
         association_id=None if association_id is None else str(association_id),
     )
-
-
-def _write_file(path: Path, header: bytes, data_set: memoryview | bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
-    with open(descriptor, "wb") as file:
-        file.write(header)
-        file.write(data_set)
-        file.flush()
-        passed(FaultPoint.SPOOL_WRITTEN)
-        os.fsync(file.fileno())
-
-
-def _discard(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        # The disk fails altogether; the next start removes what is left in the incoming folder.
-        return

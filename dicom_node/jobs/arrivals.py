@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Set as AbstractSet
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -12,12 +13,13 @@ import sqlalchemy as sa
 from dicom_node.base.events import Event, log
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verdict
+from dicom_node.jobs.database import portions
 from dicom_node.jobs.flags import is_of_two_patients
 from dicom_node.jobs.revisions import CORRECTED, IDENTITY_CORRECTED, REOPENED, Named, RevisionBook, rejection_of
 from dicom_node.jobs.tables import associations, events, instances, rejected_objects, rejection_notes, studies
 from dicom_node.jobs.transitions import lock_study, reopen
 from dicom_node.jobs.versions import Identity, one_of
-from prima_core.base.patient import merge_patient_keys, same_patient, surely_same_patient
+from prima_core.base.patient import contradiction, merge_patient_keys, same_patient, surely_same_patient
 
 # One of these stands for a SOP Instance UID; whatever comes under it later is compared with its file.
 FIRST = (Standing.CURRENT, Standing.OTHER, Standing.UNCORRECTED, Standing.REJECTED)
@@ -73,8 +75,13 @@ class ArrivalBook(RevisionBook):
                 self._ensure_study(connection, of_study[0])
                 lock_study(connection, study)
                 named = self._named(connection, study)
-                for arrival in of_study:
-                    self._record(connection, arrival, named)
+                known = self._known_uids(connection, of_study)
+                for is_new, run in _runs(of_study, known.union(named)):
+                    if is_new:
+                        self._record_new(connection, study, run, named)
+                    else:
+                        for arrival in run:
+                            self._record(connection, arrival, named)
             passed(FaultPoint.ARRIVALS_WRITTEN)
         passed(FaultPoint.ARRIVALS_COMMITTED)
 
@@ -183,6 +190,45 @@ class ArrivalBook(RevisionBook):
         if standing is Standing.CURRENT:
             self._feed_study(connection, oldest, at)
 
+    @staticmethod
+    def _known_uids(connection: sa.Connection, arrivals: Sequence[Arrival]) -> set[str]:
+        """Those of the arrivals' SOP Instance UIDs that anything on record has."""
+        known: set[str] = set()
+        for some in portions({arrival.sop_instance_uid for arrival in arrivals}):
+            column = instances.c.sop_instance_uid
+            known.update(connection.scalars(sa.select(column).where(column.in_(some))))
+        return known
+
+    def _record_new(self, connection: sa.Connection, study: str, arrivals: Sequence[Arrival], named: Named) -> None:
+        """Record a study's arrivals whose SOP Instance UIDs nothing on record, and no rejection note, has.
+
+        What `_record` does with one after another, in three statements: a scanner's images would wait for it. Images
+        that do more to their study than to arrive go there, from the first on.
+        """
+        for done, arrival in enumerate(arrivals):
+            if self._record_together(connection, study, arrivals[done:]):
+                return
+            self._record(connection, arrival, named)
+
+    def _record_together(self, connection: sa.Connection, study: str, arrivals: Sequence[Arrival]) -> bool:
+        """Record new arrivals at once if all of them only add to their study; whether they did."""
+        row = connection.execute(sa.select(studies).where(studies.c.id == study)).one()
+        images = [arrival for arrival in arrivals if arrival.image]
+        keys = [row.patient_key, *(image.patient_key for image in images)]
+        if row.state != StudyState.RECEIVING or contradiction(keys) or self._has_versions(connection, study):
+            return False
+        connection.execute(instances.insert(), [_columns(arrival, _as_first(arrival, {})) for arrival in arrivals])
+        changes: dict[str, Any] = {"urgent": True} if any(arrival.urgent for arrival in arrivals) else {}
+        if images:
+            changes |= {
+                "last_arrival_at": max(row.last_arrival_at, *(image.received_at for image in images)),
+                "patient_key": reduce(merge_patient_keys, keys),
+                "accession_number": reduce(one_of, [image.accession_number for image in images], row.accession_number),
+            }
+        if changes:
+            connection.execute(studies.update().where(studies.c.id == study).values(**changes))
+        return True
+
     def _record(self, connection: sa.Connection, arrival: Arrival, named: Named) -> None:
         if arrival.urgent:
             connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(urgent=True))
@@ -196,8 +242,7 @@ class ArrivalBook(RevisionBook):
             return
         standing = self._standing(connection, arrival, named)
         if known is None:
-            columns = {k: v for k, v in asdict(arrival).items() if k not in ("study_instance_uid", "urgent")}
-            connection.execute(instances.insert().values(study_id=arrival.study_id, standing=standing, **columns))
+            connection.execute(instances.insert().values(**_columns(arrival, standing)))
         else:  # its file was written anew, or was found again
             values = {"standing": standing, "received_at": arrival.received_at}
             connection.execute(instances.update().where(this).values(**values))
@@ -295,6 +340,26 @@ class ArrivalBook(RevisionBook):
 def identity_of(row: Any) -> Identity:
     """Of whom, and for which order, an object says that it is. row: of `instances`, or an arrival."""
     return Identity(row.patient_key, row.issuer, row.accession_number)
+
+
+def _columns(arrival: Arrival, standing: Standing) -> dict[str, Any]:
+    """The row of `instances` for an arrival."""
+    of_study = ("study_instance_uid", "urgent")
+    row = {name: value for name, value in vars(arrival).items() if name not in of_study}
+    return row | {"study_id": arrival.study_id, "standing": standing}
+
+
+def _runs(arrivals: Sequence[Arrival], known: AbstractSet[str]) -> Iterator[tuple[bool, list[Arrival]]]:
+    """The arrivals in their order, those whose SOP Instance UIDs come for the first time apart from the others."""
+    seen = set(known)
+
+    def is_new(arrival: Arrival) -> bool:
+        new = arrival.sop_instance_uid not in seen
+        seen.add(arrival.sop_instance_uid)
+        return new
+
+    for new, run in groupby(arrivals, key=is_new):
+        yield new, list(run)
 
 
 def _as_first(item: Any, named: Named) -> Standing:

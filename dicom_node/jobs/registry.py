@@ -6,13 +6,15 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 `images.py`, `reading_list.py` and `report_texts.py` what they read, `versions.py` and `revisions.py` judge images that
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
-`explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py` deletes what is
-outdated. Each write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`explanations.py` what is to be explained, `provenance.py` where results came from, `audit.py` what the audit trail
+lacks; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves
+an event (`transitions.py`).
 """
 
 from __future__ import annotations
 
 from dicom_node.jobs.arrivals import ArrivalBook
+from dicom_node.jobs.audit import AuditBook
 from dicom_node.jobs.commitments import CommitmentBook
 from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.explanations import ExplanationBook
@@ -48,6 +50,7 @@ class Registry(
     ExplanationBook,
     FlagObjective,
     ProvenanceBook,
+    AuditBook,
     Pruning,
     Views,
 ):

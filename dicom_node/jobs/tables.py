@@ -8,6 +8,7 @@ A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due:
 rejected_at, rejection: when and why the archive rejected the report itself.
 stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
 asked since the last; failed_commitments: how often it did not commit, since a person looked last.
+audited: the audit trail has it; of a delivery, 1: that it began, 2: that it was delivered.
 
 Times are seconds since the epoch (UTC). Every change of a study's state is also a row in `events`.
 """
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 
 metadata = MetaData(
@@ -100,6 +102,7 @@ associations = Table(
     Column("address", String(64), nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("closed_at", Float),
+    Column("audited", Boolean, nullable=False, default=False, server_default=false(), index=True),
     Index("ix_associations_closed_at", "closed_at"),
 )
 
@@ -129,6 +132,7 @@ results = Table(
     Column("withdrawal_due", Boolean, nullable=False, default=False, server_default=false(), index=True),
     Column("rejected_at", Float),
     Column("rejection", String(8)),
+    Column("audited", Boolean, nullable=False, default=False, server_default=false(), index=True),
     UniqueConstraint("study_id", "revision"),
 )
 
@@ -154,6 +158,7 @@ deliveries = Table(
     Column("stores", Integer, nullable=False, default=0),
     Column("questions", Integer, nullable=False, default=0),
     Column("failed_commitments", Integer, nullable=False, default=0),
+    Column("audited", Integer, nullable=False, default=0, server_default=text("0"), index=True),
     UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
@@ -239,6 +244,7 @@ model_changes = Table(
     Column("forced", Boolean, nullable=False, default=False),
     Column("reason", Text),
     Column("evaluation", String(64)),
+    Column("audited", Boolean, nullable=False, default=False, server_default=false(), index=True),
 )
 
 # What a bundle said of a revision of a study: of the active one beside its result, of a shadow alone. failure: why the

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
-from dicom_node.base.associations import WITHOUT_DELAY
+from dicom_node.base.associations import WITHOUT_DELAY, Wrapping
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -32,6 +32,7 @@ def associated(
     contexts: abstract syntax and transfer syntaxes of each. Raises PeerUnreachable (try again), PeerRefused or
     NotAccepted.
     """
+    wrapping = Wrapping(destination.tls, destination.host)
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -45,22 +46,23 @@ def associated(
             destination.port,
             ae_title=destination.ae_title,
             evt_handlers=[WITHOUT_DELAY, *handlers],
+            tls_args=wrapping.tls_args,
         )
     except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
         raise PeerUnreachable(f"the host name is not known now ({error.strerror})") from error
     if not association.is_established:
-        raise _not_established(association)
+        raise _not_established(association, wrapping.words)
     try:
         yield association
     finally:
         association.release()
 
 
-def _not_established(association: Association) -> NodeError:
+def _not_established(association: Association, without_answer: str) -> NodeError:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         reason = f"association rejected: {answer.reason_str}"
         return PeerRefused(reason) if answer.result == REJECTED_PERMANENT else PeerUnreachable(reason)
     if answer is not None and not association.accepted_contexts:
         return NotAccepted("the peer does not accept this SOP class or transfer syntax")
-    return PeerUnreachable("no association: nobody answers at this address")
+    return PeerUnreachable(without_answer)

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import PeerBusy, PeerRefused, PeerUnreachable, PermanentError, RetriableError
 from dicom_node.base.orders import Delivery, Outcome, Stage
+from dicom_node.base.tls import client_context
 from dicom_node.sending.requestor import associated
 
 SUCCESS = 0x0000
@@ -31,12 +32,14 @@ UNREADABLE = (  # what pydicom raises for a malformed object
 
 
 class StoreScu:
-    """Takes objects to one destination."""
+    """Takes objects to one destination. Raises ConfigurationError on construction on unusable certificates."""
 
     def __init__(self, destination: Destination, outgoing: Path, calling_ae: str) -> None:
         self._destination = destination
         self._outgoing = outgoing
         self._calling_ae = calling_ae
+        if destination.tls is not None:
+            client_context(destination.tls)  # what is no use is said at the start
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """One attempt. Raises what `store` raises."""

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,10 +16,11 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 from urllib3.response import BaseHTTPResponse
 
-from dicom_node.base.config import StowDestination, Tls
+from dicom_node.base.config import StowDestination
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.tls import ClientTls, client_context
 from dicom_node.sending.storescu import read_object
 
 MAX_ANSWER_BYTES = 1 << 20  # the answer about one object has a few hundred
@@ -50,12 +50,9 @@ class StowUser:
     def __init__(self, destination: StowDestination, outgoing: Path) -> None:
         self._destination = destination
         self._outgoing = outgoing
-        seconds = destination.timeout_seconds
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            retries=False,
-            ssl_context=_tls_context(destination.tls or Tls()) if destination.url.startswith("https:") else None,
-        )
+        self._tls = (destination.tls or ClientTls()) if destination.url.startswith("https:") else None
+        self._context = client_context(self._tls) if self._tls else None
+        self._pool = self._new_pool()
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """One attempt. Raises what `store` raises."""
@@ -73,6 +70,31 @@ class StowUser:
             status, answer = self._post(file)
         _judge(status, answer, instance)
 
+    def _new_pool(self) -> urllib3.PoolManager:
+        seconds = self._destination.timeout_seconds
+        server_name = self._tls.server_name if self._tls else None
+        # Where there is no name of its own, urllib3 asks for the host's.
+        named: dict[str, Any] = {"assert_hostname": server_name, "server_hostname": server_name} if server_name else {}
+        return urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=seconds, read=seconds),
+            retries=False,
+            ssl_context=self._context,
+            **named,
+        )
+
+    def _renew(self) -> None:
+        """Let no connection go on under replaced certificates. Raises RetriableError while they are no use."""
+        if self._tls is None:
+            return
+        try:
+            context = client_context(self._tls)
+        except ConfigurationError as error:
+            raise RetriableError(str(error)) from error
+        if context is not self._context:
+            self._pool.clear()
+            self._context = context
+            self._pool = self._new_pool()
+
     def _post(self, file: BinaryIO) -> tuple[int, bytes]:
         boundary = uuid.uuid4().hex
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -84,6 +106,7 @@ class StowUser:
             "Accept-Encoding": "identity",
             "User-Agent": IMPLEMENTATION_VERSION_NAME,
         }
+        self._renew()
         try:
             response = self._pool.request(
                 "POST",
@@ -116,17 +139,6 @@ class StowUser:
             pair = base64.b64encode(f"{settings.user}:{password}".encode()).decode()
             return {"Authorization": f"Basic {pair}"}
         return {}
-
-
-def _tls_context(settings: Tls) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if settings.certificate is not None:
-            context.load_cert_chain(settings.certificate, settings.private_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"tls: a certificate or key cannot be used ({type(error).__name__})") from error
-    return context
 
 
 def _secret(path: Path, key: str) -> str:

@@ -6,6 +6,7 @@ from dicom_node.base.config import AnyDestination, Archive, Configuration, UpsDe
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.base.orders import Delivery, Listener, Outcome, PriorityChange
+from dicom_node.base.tls import client_context
 from dicom_node.base.types import Level
 from dicom_node.worklist.dicom import ups_user
 from dicom_node.worklist.hl7.encoding import CODECS
@@ -63,6 +64,8 @@ class UpsAdapter:
     def __init__(self, destination: UpsDestination, calling_ae: str) -> None:
         self._destination = destination
         self._calling_ae = calling_ae
+        if destination.tls is not None:
+            client_context(destination.tls)  # what is no use is said at the start
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """One attempt. Raises what `ups_user.tell` raises."""

@@ -10,7 +10,7 @@ The archive (torch ≥ 1.6): a ZIP of stored, not compressed, members `<root>/da
 from __future__ import annotations
 
 import math
-import pickletools
+import pickletools  # it lists opcodes and runs none  # nosec B403
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath

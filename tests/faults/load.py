@@ -21,6 +21,7 @@ from support.persistent_sender import PersistentSender
 
 STUDIES = 3
 SLICES = (4, 12)  # of each of two series, at least and at most
+LARGE_BYTES = 5 << 20  # of one object in each round: the receiver does not keep it in memory
 LONGEST_DELAY = 1.5  # of a study, so that a fault meets each of them somewhere else on its way
 SENDER_SECONDS = 2 * PATIENCE_SECONDS
 
@@ -55,6 +56,8 @@ def studies(number: int, dice: random.Random) -> list[SentStudy]:
         name = f"{number}X{one}"
         facts = StudyFacts(patient_id=f"PAT{name}", patient_name=f"Patient^{name}", accession_number=f"ACC{name}")
         images = small_study(facts, slices=dice.randint(*SLICES))
+        if one == 0:
+            dice.choice(images).DataSetTrailingPadding = bytes(LARGE_BYTES)
         made.append(SentStudy(facts, images, {str(image.SOPInstanceUID): digest(image) for image in images}))
     return made
 

@@ -15,8 +15,8 @@ from dicom_node.admin.main import app
 from dicom_node.base.events import Event
 from dicom_node.base.types import StudyState
 from dicom_node.console.metrics import NodeMetrics
-from dicom_node.intake.association import PROCESSING_FAILURE, STATUS
 from dicom_node.intake.presentation import TRANSFER_SYNTAXES
+from dicom_node.intake.storage import PROCESSING_FAILURE, STATUS
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "deploy" / "RUNBOOK.md").read_text()

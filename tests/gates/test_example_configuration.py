@@ -44,6 +44,7 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "worklist.rules": (config.FindingRule, table["worklist"]["rules"][0]),
         "hl7": (config.Hl7Listener, table["hl7"]),
         "retrain": (config.RetrainSection, table["retrain"]),
+        "audit": (config.AuditSection, table["audit"]),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dicom_node", "prima_core", "training")
-STAGES = ("intake", "reporting", "sending", "worklist", "console")
+STAGES = ("intake", "reporting", "sending", "worklist", "console", "audit")
 HEAVY = {"torch", "monai", "transformers", "ray"}
 # What brings torch along; only the worker, the model commands and the demo may load it, and late.
 BRINGS_TORCH = {
@@ -136,6 +136,7 @@ def test_every_module_keeps_the_borders() -> None:
         ("dicom_node.intake.spool", "from dicom_node.jobs import tables"),
         ("dicom_node.sending.outbox", "from dicom_node.reporting.write import write_report"),
         ("dicom_node.service", "import training"),
+        ("dicom_node.audit.collector", "from dicom_node.intake.spool import Spool"),
         ("dicom_node.admin.main", "import torch"),
         ("dicom_node.service", "from dicom_node.stages import load_worker"),
         ("dicom_node.sending.outbox", "def f():\n    import json"),

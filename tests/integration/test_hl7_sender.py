@@ -16,11 +16,10 @@ from hl7apy.mllp import AbstractHandler, MLLPServer  # type: ignore[import-untyp
 from hl7apy.parser import parse_message  # type: ignore[import-untyped]
 
 from dicom_node.base.errors import ConfigurationError, PeerRefused, PeerUnreachable
-from dicom_node.base.hl7_settings import Hl7Tls
+from dicom_node.base.tls import ClientTls, ServerTls, server_context
 from dicom_node.worklist.hl7.acknowledgement import CommittedOnly
 from dicom_node.worklist.hl7.messages import build
 from dicom_node.worklist.hl7.sender import MllpSender
-from dicom_node.worklist.hl7.tls import server_context
 from support.hl7_messages import change, destination
 from support.hl7_peers import ScriptedPeer, ack, certificate
 from support.peers import free_port, wait_until
@@ -216,9 +215,9 @@ def test_threads_share_a_connection() -> None:
 def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
     ours, theirs = certificate(tmp_path, "node"), certificate(tmp_path, "ris")
     context = server_context(
-        Hl7Tls(certificate=theirs.certificate, private_key=theirs.private_key, ca_file=ours.ca_file)
+        ServerTls(certificate=theirs.certificate, private_key=theirs.private_key, ca_file=ours.ca_file)
     )
-    trusting = Hl7Tls(
+    trusting = ClientTls(
         certificate=ours.certificate, private_key=ours.private_key, ca_file=theirs.ca_file, server_name="ris"
     )
     with ScriptedPeer(lambda received: ack("AA", f"K{len(received)}"), context) as server:
@@ -233,19 +232,19 @@ def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
 
 def test_tls_refuses_a_wrong_name_a_stranger_and_plain_text(tmp_path: Path) -> None:
     theirs, stranger = certificate(tmp_path, "ris"), certificate(tmp_path, "stranger")
-    context = server_context(Hl7Tls(certificate=theirs.certificate, private_key=theirs.private_key))
+    context = server_context(ServerTls(certificate=theirs.certificate, private_key=theirs.private_key))
     with ScriptedPeer(lambda _: ack("AA"), context) as server:
-        for tls in (Hl7Tls(ca_file=theirs.ca_file, server_name="other"), Hl7Tls(ca_file=stranger.ca_file)):
+        for tls in (ClientTls(ca_file=theirs.ca_file, server_name="other"), ClientTls(ca_file=stranger.ca_file)):
             with pytest.raises(PeerUnreachable, match="TLS"):
                 sender(server.port, tls=tls).send(message())
         assert server.received == []
     with ScriptedPeer(lambda _: b"") as server, pytest.raises(PeerUnreachable, match="TLS"):
-        sender(server.port, tls=Hl7Tls(), timeout_seconds=QUICK).send(message())
+        sender(server.port, tls=ClientTls(), timeout_seconds=QUICK).send(message())
 
 
 def test_an_unusable_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="tls"):
-        sender(1, tls=Hl7Tls(ca_file=tmp_path / "missing.pem"))
+        sender(1, tls=ClientTls(ca_file=tmp_path / "missing.pem"))
 
 
 def test_closing_ends_the_connection() -> None:

@@ -15,6 +15,8 @@ from dicom_node.jobs.tables import studies
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 from support.peers import AE_TITLE, RunningReceiver, receiver
 
+pytestmark = pytest.mark.usefixtures("storing")
+
 
 def send(node: RunningReceiver, *images: Dataset, priority: int = 0) -> list[int]:
     """C-STORE over one association; the statuses."""

@@ -18,7 +18,7 @@ from dicom_node.jobs.tables import associations, studies
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
 from support.peers import AE_TITLE, receiver, run_dcmtk, store, wait_until
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("storing")]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ from support.peers import (
     wait_until,
 )
 
+pytestmark = pytest.mark.usefixtures("storing")
+
 
 def images(count: int) -> list[Dataset]:
     return mr_slices(head_phantom(count, 32, 32), StudyFacts())
@@ -152,7 +154,7 @@ def restarted(configuration: Configuration) -> Configuration:
     return configuration.model_copy(update={"node": node})
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_kill_9_in_mid_send_loses_nothing_acknowledged(tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)
     study = images(150)

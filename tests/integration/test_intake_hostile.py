@@ -35,6 +35,8 @@ from support.peers import (
     wait_until,
 )
 
+pytestmark = pytest.mark.usefixtures("storing")
+
 A_ASSOCIATE_AC, A_ABORT = 0x02, 0x07
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
@@ -154,7 +156,7 @@ GARBAGE: dict[str, bytes] = {
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReceiver]:
+def impatient(storing: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReceiver]:
     """One node that all the garbage below is thrown at."""
     with receiver(tmp_path_factory.mktemp("node"), acse_timeout_seconds=1, idle_timeout_seconds=1) as node:
         yield node

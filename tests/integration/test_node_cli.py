@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pynetdicom import AE
 from safetensors.numpy import load_file, save_file
 
 from dicom_node.admin import main as command_line
+from dicom_node.audit.recorder import trail_of
 from dicom_node.base.config import load_configuration
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event as LogEvent
@@ -31,6 +33,7 @@ from dicom_node.jobs.tables import results
 from dicom_node.stages import load_worker
 from prima_core import bundle as bundles
 from prima_core.base.errors import BundleError
+from support.audit_messages import event, faults
 from support.command_line import Cli
 from support.dicom_factory import StudyFacts, write
 from support.node import Node, destination, dicom_node, evidence, send, small_study
@@ -48,6 +51,8 @@ INFER_KEYS = {
     *("study_instance_uid", "state", "reason", "bundle", "series", "set_aside"),
     *("diagnosis", "referral", "priority", "precision", "seconds"),
 }
+STARTED, LOG_USED, KEPT_OUT = ("110100", "110120"), ("110101", None), ("110113", "110126")
+BEGIN, ACCESSED, TRANSFERRED = "110102", "110103", "110104"
 SECONDS_KEYS = {"prepare", "tokenize", "study_model", "heads", "total"}
 
 
@@ -241,6 +246,59 @@ def test_what_the_node_writes_of_itself_names_no_patient_and_no_study(site: Site
     log = site.node.log()
     assert "study reported" in log
     assert not [word for word in ("SECRET99", "Hidden", "ACC9999", study.study_uid, "19700101") if word in log]
+
+
+def test_nothing_that_the_node_writes_is_for_other_users_of_the_machine(site: Site) -> None:
+    study = StudyFacts()
+    site.receive(study)
+    site.node.wait_for_state(study.study_uid, "delivered")
+    storage = site.node.configuration.node.storage
+    written = [storage, *storage.rglob("*")]
+    assert {"registry.sqlite", "configuration.json", "head"} <= {path.name for path in written}
+    assert [str(path) for path in written if path.exists() and path.stat().st_mode & 0o077] == []
+
+
+def test_a_study_leaves_its_way_through_the_house_in_the_audit_trail(site: Site, on_site: Cli) -> None:
+    study = StudyFacts(patient_id="SECRET88", patient_name="Audited^Person")
+    site.receive(study)
+    site.node.wait_for_state(study.study_uid, "delivered")
+    stranger = AE("SENDER")
+    stranger.add_requested_context("1.2.840.10008.1.1")
+    assert stranger.associate("127.0.0.1", site.node.port, ae_title="OTHER").is_rejected
+
+    def trail() -> list[str]:
+        shown = on_site("audit", "show", "--last", "1000", "--json")
+        return [record["message"] for record in shown.json]
+
+    def of_study() -> list[str]:
+        codes = [event(message)[0] for message in trail() if study.study_uid in message]
+        return codes if codes.count(TRANSFERRED) == 3 else []
+
+    codes = site.node.wait(of_study, "the study was received, and its report sent twice")
+    assert sorted(codes) == [BEGIN, BEGIN, ACCESSED, TRANSFERRED, TRANSFERRED, TRANSFERRED]
+    assert codes[0] == TRANSFERRED
+    messages = site.node.wait(
+        lambda: [one for one in [trail()] if any(event(message) == KEPT_OUT for message in one)], "the stranger"
+    )[0]
+    assert event(messages[0]) == STARTED
+    assert [fault for message in messages for fault in faults(message)] == []
+    assert not [word for message in messages for word in ("SECRET88", "Audited") if word in message]
+    verified = on_site("audit", "verify", "--json")
+    assert (verified.code, verified.json["ok"], verified.json["faults"]) == (0, True, [])
+    assert event(trail()[-1]) == LOG_USED
+
+
+def test_a_touched_audit_trail_is_said_to_be_one(tmp_path: Path, cli: Cli) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[node]\nstorage = "node"\n')
+    trail = trail_of(load_configuration(config))
+    assert cli("audit", "verify", "--config", config).code == 2
+    trail.append([f"<A>{number}</A>" for number in range(1, 4)])
+    [file] = trail.files()
+    file.write_text(file.read_text().replace("<A>2<", "<A>9<"))
+    touched = cli("audit", "verify", "--config", config, "--json")
+    assert (touched.code, touched.json["ok"], [fault["record"] for fault in touched.json["faults"]]) == (1, False, [2])
+    assert "touched" in touched.err
 
 
 def test_a_file_that_is_gone_when_the_study_runs_makes_its_report_partial(tmp_path: Path, random_bundle: Path) -> None:

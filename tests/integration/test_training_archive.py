@@ -62,7 +62,7 @@ def pacs(tmp_path_factory: pytest.TempPathFactory, uploaded: Path) -> Iterator[S
 
 @pytest.fixture
 def dimse(pacs: StillOrthanc) -> DimseArchive:
-    return DimseArchive(ORTHANC_AE, "127.0.0.1", pacs.port, AE_TITLE, pacs.node_port, "127.0.0.1")
+    return DimseArchive(ORTHANC_AE, "127.0.0.1", pacs.port, AE_TITLE, pacs.node_port)
 
 
 def assert_same_as_from_the_folder(store: Path, uploaded: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from dicom_node.base.hl7_settings import Hl7Tls
 from dicom_node.base.orders import WorklistEvent
+from dicom_node.base.tls import ClientTls
 from dicom_node.worklist.hl7.framing import block
 from dicom_node.worklist.hl7.listener import Handlers, Stored
 from dicom_node.worklist.hl7.refusal import Refused
@@ -119,11 +119,11 @@ class Desk:
         self.refusals.append(refusal)
 
 
-def certificate(folder: Path, name: str = "localhost") -> Hl7Tls:
+def certificate(folder: Path, name: str = "localhost") -> ClientTls:
     """A certificate that signs itself, for a name and 127.0.0.1, made by the openssl command."""
     key, cert = folder / f"{name}.key", folder / f"{name}.pem"
     subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     command = ["openssl", "req", "-x509", *curve, "-keyout", str(key), "-out", str(cert), *subject]
     subprocess.run(command, check=True, capture_output=True)
-    return Hl7Tls(certificate=cert, private_key=key, ca_file=cert)
+    return ClientTls(certificate=cert, private_key=key, ca_file=cert)

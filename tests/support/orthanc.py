@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import pytest
 from PIL import Image
 
+from support.certificates import Issued
 from support.peers import AE_TITLE, free_port, listening
 
 HANG_SECONDS = 300  # only so that a broken test ends
@@ -44,8 +45,8 @@ T = TypeVar("T")
 class Orthanc:
     """A PACS with a folder; runs while the `with` block lasts, except between `stop` and `start`."""
 
-    def __init__(self, folder: Path, node_port: int, *, dicom_web: bool = False) -> None:
-        """dicom_web: with the plugin that takes STOW-RS."""
+    def __init__(self, folder: Path, node_port: int, *, dicom_web: bool = False, tls: Issued | None = None) -> None:
+        """dicom_web: with the plugin that takes STOW-RS. tls: DICOM over TLS alone, with this certificate."""
         program = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             pytest.skip("Orthanc is not installed (apt install orthanc)")
@@ -62,7 +63,9 @@ class Orthanc:
             "DicomAet": ORTHANC_AE,
             "DicomPort": self.port,
             "DicomCheckCalledAet": True,
-            "DicomModalities": {"NODE": [AE_TITLE, "127.0.0.1", node_port]},
+            "DicomModalities": {
+                "NODE": {"AET": AE_TITLE, "Host": "127.0.0.1", "Port": node_port, "UseDicomTls": tls is not None}
+            },
             "HttpPort": self._http_port,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
@@ -71,6 +74,13 @@ class Orthanc:
             "Plugins": [str(_dicom_web_plugin())] if dicom_web else [],
             "DicomWeb": {"Enable": dicom_web, "Root": "/dicom-web/"},
         }
+        if tls is not None:
+            settings |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(tls.certificate),
+                "DicomTlsPrivateKey": str(tls.key),
+                "DicomTlsTrustedCertificates": str(tls.ca_file),
+            }
         (folder / "orthanc.json").write_text(json.dumps(settings))
 
     @property

@@ -12,6 +12,7 @@ DCMTK is called by its full path: a virtual environment has tools of the same na
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import socket
@@ -40,6 +41,8 @@ from dicom_node.jobs.tables import associations, instances
 
 HANG_SECONDS = 120  # only so that a broken test ends
 AE_TITLE = "NODE"
+#: Which of the two ways receivers store by, unless they are told; see the fixture `storing`.
+storing_inline = True
 RECEIVER = """
 import sys, threading
 from pathlib import Path
@@ -108,6 +111,7 @@ def store(port: int, files: Sequence[Path], *options: str, called: str = AE_TITL
 
 def configuration_for(folder: Path, port: int, **intake: Any) -> Configuration:
     """A node's configuration on loopback with its state in `folder`, its database ready."""
+    intake = {"inline": storing_inline} | intake
     configuration = configuration_from(
         {"node": {"ae_title": AE_TITLE, "port": port, "storage": "node"}, "intake": intake}, folder
     )
@@ -182,12 +186,13 @@ def receiver(
 
 @contextmanager
 def receiver_process(
-    folder: Path, configuration: Configuration, log_level: str = "warning"
+    folder: Path, configuration: Configuration, log_level: str = "warning", **intake: Any
 ) -> Iterator[subprocess.Popen[str]]:
     """The same receiver in a process of its own, killed at the end if it still runs; its log is `receiver.log`."""
     toml = folder / "node.toml"
-    node = configuration.node
-    toml.write_text(f'[node]\nae_title = "{AE_TITLE}"\nport = {node.port}\nstorage = "{node.storage}"\n')
+    node, intake = configuration.node, {"inline": configuration.intake.inline} | intake
+    lines = ["[node]", f'ae_title = "{AE_TITLE}"', f"port = {node.port}", f'storage = "{node.storage}"', "[intake]"]
+    toml.write_text("\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in intake.items())]))
     with (folder / "receiver.log").open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", RECEIVER, str(toml), log_level], stdout=output, stderr=output, text=True
@@ -218,7 +223,12 @@ def pdu(kind: int, body: bytes) -> bytes:
 
 def data_pdu(control: int, fragment: bytes, context_id: int = 1) -> bytes:
     """A P-DATA-TF with one fragment; control: 1 command, 2 last (PS3.8 E.2)."""
-    return pdu(0x04, struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment)
+    return pdu(0x04, pdv(control, fragment, context_id))
+
+
+def pdv(control: int, fragment: bytes, context_id: int = 1) -> bytes:
+    """A presentation data value item (PS3.8 9.3.5.1)."""
+    return struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment
 
 
 def read_pdu(connection: socket.socket) -> tuple[int, bytes] | None:

@@ -67,8 +67,8 @@ class LocalModel:
 
         own = {"local_files_only": True, "trust_remote_code": False}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, **own)
-            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, use_safetensors=True, **own)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **own)  # nosec B615
+            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, use_safetensors=True, **own)  # nosec B615
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise BadTrainingData(f"{self.folder}: cannot be loaded as a language model ({error})") from error
         return tokenizer, model.to(self.device).eval()

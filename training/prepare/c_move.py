@@ -7,6 +7,7 @@ receives, the others encode. Only instances of the study that was asked for are 
 from __future__ import annotations
 
 import fcntl
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ _OUT_OF_RESOURCES, _NOT_ASKED_FOR = 0xA700, 0xA900  # PS3.4 table B.2-1
 class DimseArchive:
     """An archive's Query/Retrieve SCP, and the storage SCP that it sends to.
 
-    own_ae_title, bind, own_port: as the archive knows them. bind: the address to listen on.
+    own_ae_title, bind, own_port: as the archive knows them. bind: the address to listen on; left out, the one of this
+    machine that leads to the archive.
     """
 
     ae_title: str
@@ -38,7 +40,7 @@ class DimseArchive:
     port: int
     own_ae_title: str
     own_port: int
-    bind: str = "0.0.0.0"  # noqa: S104 - the archive is another machine; only its AE title is accepted
+    bind: str | None = None
     timeout_seconds: float = 300.0
 
     def find(self, accession_number: str) -> Sequence[str]:
@@ -87,6 +89,13 @@ class DimseArchive:
         finally:
             association.release()
 
+    def _own_address(self) -> str:
+        """Where the archive's connections come in; nothing is sent to find out."""
+        family, _, _, _, archive = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(archive)
+            return str(probe.getsockname()[0])
+
     @contextmanager
     def _listening(self, receiver: _Receiver) -> Iterator[None]:
         ae = AE(self.own_ae_title)
@@ -95,7 +104,9 @@ class DimseArchive:
         ae.network_timeout = self.timeout_seconds
         for context in AllStoragePresentationContexts:
             ae.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
-        ae.start_server((self.bind, self.own_port), block=False, evt_handlers=[(evt.EVT_C_STORE, receiver)])
+        ae.start_server(
+            (self.bind or self._own_address(), self.own_port), block=False, evt_handlers=[(evt.EVT_C_STORE, receiver)]
+        )
         try:
             yield
         finally:

@@ -61,7 +61,7 @@ class WebArchive:
             raise BadTrainingData("the archive's address is not an http or https URL")
         request = urllib.request.Request(f"{self.url.rstrip('/')}{path}", headers={**self.headers, "Accept": accept})  # noqa: S310 - checked above
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310  # nosec B310
                 yield answer.headers, answer
         except urllib.error.HTTPError as error:
             what = "does not have the study" if error.code in (404, 410) else f"answered {error.code}"

@@ -158,7 +158,7 @@ def open_text_tower(folder: Path, output: int, most_tokens: int = 256) -> TextTo
         raise BadTrainingData(f"{folder}: has no {missing[0]}; a local Hugging Face folder is expected")
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        model = AutoModel.from_pretrained(
+        model = AutoModel.from_pretrained(  # a folder  # nosec B615
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except Exception as error:  # both libraries raise whatever comes; nothing was started yet

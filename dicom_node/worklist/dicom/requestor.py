@@ -11,7 +11,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
-from dicom_node.base.associations import WITHOUT_DELAY
+from dicom_node.base.associations import WITHOUT_DELAY, Wrapping
 from dicom_node.base.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.ups_settings import Subscriber
@@ -34,6 +34,7 @@ def associated(
 
     Raises PeerUnreachable (try again) or PeerRefused.
     """
+    wrapping = Wrapping(peer.tls, peer.host)
     entity = AE(ae_title=peer.calling_ae_title or calling_ae)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -43,12 +44,17 @@ def associated(
         entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     try:
         association = entity.associate(
-            peer.host, peer.port, ae_title=peer.ae_title, ext_neg=list(roles), evt_handlers=[WITHOUT_DELAY]
+            peer.host,
+            peer.port,
+            ae_title=peer.ae_title,
+            ext_neg=list(roles),
+            evt_handlers=[WITHOUT_DELAY],
+            tls_args=wrapping.tls_args,
         )
     except OSError as error:  # pynetdicom looks the name up by itself, and only then calls the peer
         raise PeerUnreachable(f"the host name is not known now ({error.strerror})") from error
     if not association.is_established:
-        raise _not_established(association)
+        raise _not_established(association, wrapping.words)
     try:
         yield association
     finally:
@@ -70,11 +76,11 @@ def judge(status: Dataset, service: str, *, busy: Collection[int] = BUSY) -> int
     raise PeerRefused(f"the peer refused the {service} (status 0x{code:04X})")
 
 
-def _not_established(association: Association) -> NodeError:
+def _not_established(association: Association, without_answer: str) -> NodeError:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         reason = f"association rejected: {answer.reason_str}"
         return PeerRefused(reason) if answer.result == REJECTED_PERMANENT else PeerUnreachable(reason)
     if answer is not None and not association.accepted_contexts:
         return PeerRefused("the peer does not accept this SOP class")
-    return PeerUnreachable("no association: nobody answers at this address")
+    return PeerUnreachable(without_answer)

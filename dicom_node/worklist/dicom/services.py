@@ -23,6 +23,7 @@ from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.events import Event, log
 from dicom_node.base.workitems import UpsLimits
 from dicom_node.jobs.registry import Registry
 from dicom_node.worklist.dicom.answering import Answer
@@ -77,6 +78,13 @@ class WorklistServices:
         provider = self._modality_worklist if event.context.abstract_syntax == MODALITY_WORKLIST else self._ups
         if provider is None:
             raise LookupError("C-FIND on a presentation context that was not offered")
+        peer = event.assoc.requestor
+        log(
+            Event.QUERY_ANSWERED,
+            calling_ae=peer.ae_title.strip(),
+            address=peer.address,
+            service=str(event.context.abstract_syntax),
+        )
         return provider.on_find(event)
 
 

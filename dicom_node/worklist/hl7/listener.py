@@ -28,22 +28,25 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from dicom_node.base.errors import NodeError, PermanentError
+from dicom_node.base.errors import NodeError, PermanentError, RetriableError
 from dicom_node.base.events import type_and_place
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Listener
 from dicom_node.base.orders import WorklistEvent
+from dicom_node.base.tls import Renewing, server_context, tls_words
 from dicom_node.worklist.hl7.acknowledgement import acknowledge, replies
 from dicom_node.worklist.hl7.framing import BlockReader, MessageTooLarge, WrongFraming, block
 from dicom_node.worklist.hl7.header import Header, read_header
 from dicom_node.worklist.hl7.inbound import read_events
 from dicom_node.worklist.hl7.refusal import Condition, Refused
-from dicom_node.worklist.hl7.tls import server_context
 
 CHUNK = 1 << 16
 STOP_SECONDS = 10.0
+NOT_A_PEER = "not one of the peers that may connect"
+NO_TLS = "no TLS connection"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class Handlers:
     trouble: Callable[[str, str], None]
 
 
+class NotSecured(RetriableError):
+    """The peer could not prove itself, or does not speak TLS."""
+
+
 class Hl7Receiver(socketserver.ThreadingTCPServer):
     """Listens from construction on; `start` serves. Raises ConfigurationError or OSError (the port is taken)."""
 
@@ -90,7 +97,7 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
     def __init__(self, settings: Hl7Listener, handlers: Handlers) -> None:
         self.settings = settings
         self.handlers = handlers
-        self.context = server_context(settings.tls) if settings.tls else None
+        self.context = Renewing(partial(server_context, settings.tls)) if settings.tls else None
         self._places: dict[Any, _Place] = {}
         self.stopping = False
         self._changed = threading.Condition()
@@ -123,7 +130,7 @@ class Hl7Receiver(socketserver.ThreadingTCPServer):
         address = str(client_address[0])
         source = _plain(address)
         if source not in self._peers and (self._peers or not source.is_loopback):
-            self.handlers.trouble(address, "not one of the peers that may connect")
+            self.handlers.trouble(address, NOT_A_PEER)
             return False
         own = self._find_place(address, self.settings.max_connections_of_one, of_one=True)
         return own and self._find_place(address, self.settings.max_connections, of_one=False)
@@ -216,7 +223,10 @@ class _Conversation(socketserver.BaseRequestHandler):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.server.context is not None:
-            self._socket = self.server.context.wrap_socket(self._socket, server_side=True)
+            try:
+                self._socket = self.server.context().wrap_socket(self._socket, server_side=True)
+            except OSError as error:
+                raise NotSecured(f"{NO_TLS}: {tls_words(error)}") from error
             self.server.secured(self.request, self._socket)
 
     def _converse(self) -> None:

@@ -10,13 +10,13 @@ import ssl
 import threading
 import time
 
-from dicom_node.base.errors import PeerUnreachable
+from dicom_node.base.errors import ConfigurationError, PeerUnreachable
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Destination
+from dicom_node.base.tls import client_context
 from dicom_node.worklist.hl7.acknowledgement import CommittedOnly, Meaning, judge, read_answer
 from dicom_node.worklist.hl7.framing import BlockReader, MessageTooLarge, WrongFraming, block
 from dicom_node.worklist.hl7.header import Header, read_header
-from dicom_node.worklist.hl7.tls import client_context
 
 MAX_ANSWER_BYTES = 1 << 20
 CHUNK = 1 << 16
@@ -31,7 +31,8 @@ class MllpSender:
 
     def __init__(self, destination: Hl7Destination) -> None:
         self._destination = destination
-        self._context = client_context(destination.tls) if destination.tls else None
+        if destination.tls is not None:
+            client_context(destination.tls)  # what is no use is said at the start
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
 
@@ -81,10 +82,14 @@ class MllpSender:
             raise PeerUnreachable(f"no connection: {type(error).__name__}") from error
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._context is None or destination.tls is None:
+        if destination.tls is None:
             return plain
         try:
-            return self._context.wrap_socket(plain, server_hostname=destination.tls.server_name or destination.host)
+            context = client_context(destination.tls)
+            return context.wrap_socket(plain, server_hostname=destination.tls.server_name or destination.host)
+        except ConfigurationError as error:  # its files are being replaced, or were lost since the start
+            plain.close()
+            raise PeerUnreachable(f"no TLS connection: {error}") from error
         except (OSError, ValueError) as error:
             plain.close()
             reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__

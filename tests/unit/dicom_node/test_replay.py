@@ -42,6 +42,7 @@ from prima_core.bundle import Bundle, build_model, load_bundle
 from prima_core.prepare import prepare_study
 from support.dicom_factory import StudyFacts
 from support.node import small_study
+from support.spool import put
 
 BOUND = 1 << 26
 SOFTWARE = {"numpy": "2"}
@@ -84,7 +85,7 @@ def store(spool: Spool, image: Dataset, number: int) -> InputImage:
         received_at=float(number),
         association_id=None,
     )
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     return InputImage(
         arrival.sop_instance_uid,
         arrival.series_instance_uid,

@@ -49,6 +49,10 @@ DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 
         ({"destinations": [STOW | {"url": "http://pacs.example.org", "tls": {}}]}, "tls"),
         ({"destinations": [STOW | {"tls": {"private_key": "k"}}]}, "destinations.0.tls"),
         ({"destinations": [STOW | {"ae_title": "PACS"}]}, "destinations.0.ae_title"),
+        ({"destinations": [DESTINATION | {"tls": {"private_key": "k"}}]}, "destinations.0.tls"),
+        ({"intake": {"tls": {"ca_file": "ca.pem"}}}, "intake.tls"),
+        ({"intake": {"peers": [{"ae_title": "PACS", "certificate": "sha256:12"}]}}, "intake.peers.0.certificate"),
+        ({"node": {"http_peers": ["pacs.example.org"]}}, "node.http_peers"),
     ],
 )
 def test_a_mistake_is_named_by_its_key(table: dict[str, Any], named: str) -> None:
@@ -62,6 +66,64 @@ def test_without_an_allow_list_only_loopback_can_be_bound(bind: str) -> None:
         configuration_from({"node": {"bind": bind}}, Path("/"))
     peers = {"peers": [{"ae_title": "PACS", "address": "192.0.2.7"}]}
     assert configuration_from({"node": {"bind": bind}, "intake": peers}, Path("/")).node.bind == bind
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "192.0.2.1", "::"])
+def test_the_http_port_is_bound_to_loopback_unless_it_is_said_who_may_connect(bind: str) -> None:
+    own = {"certificate": "node.pem", "private_key": "node.key"}
+    for node in ({}, {"http_tls": own}):
+        with pytest.raises(ConfigurationError, match=r"node\.http_peers"):
+            configuration_from({"node": {"http_bind": bind} | node}, Path("/"))
+    for node in ({"http_peers": ["192.0.2.7"]}, {"http_tls": own | {"ca_file": "ca.pem"}}):
+        assert configuration_from({"node": {"http_bind": bind} | node}, Path("/")).node.http_bind == bind
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "192.0.2.1", "::"])
+def test_the_hl7_port_is_bound_to_loopback_unless_it_is_said_who_may_connect(bind: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"hl7\.peers"):
+        configuration_from({"hl7": {"bind": bind, "port": 2575}}, Path("/"))
+    assert configuration_from({"hl7": {"bind": bind, "port": 2575, "peers": ["192.0.2.7"]}}, Path("/")).hl7.peers
+
+
+def test_everything_that_listens_stays_on_loopback_by_default() -> None:
+    default = Configuration()
+    assert {default.node.bind, default.node.http_bind, default.hl7.bind} == {"127.0.0.1"}
+
+
+def test_certificates_start_at_the_files_folder_wherever_they_are_named() -> None:
+    own = {"certificate": "n.pem", "private_key": "n.key", "ca_file": "ca.pem"}
+    subscriber = {"ae_title": "VIEWER", "host": "viewer", "port": 104, "tls": {"ca_file": "ca.pem"}}
+    loaded = configuration_from(
+        {
+            "node": {"http_tls": own},
+            "intake": {"tls": own},
+            "hl7": {"tls": own},
+            "worklist": {"subscribers": [subscriber]},
+            "destinations": [DESTINATION | {"tls": own}],
+            "audit": {"key_file": "audit.key", "syslog": {"host": "log", "tls": own}},
+        },
+        Path("/etc/node"),
+    )
+    assert loaded.audit.key_file == Path("/etc/node/audit.key")
+    assert loaded.audit.syslog is not None
+    assert loaded.audit.syslog.tls is not None
+    assert loaded.audit.syslog.tls.certificate == Path("/etc/node/n.pem")
+    assert loaded.intake.tls is not None
+    assert loaded.intake.tls == loaded.node.http_tls == loaded.hl7.tls
+    assert loaded.intake.tls.private_key == Path("/etc/node/n.key")
+    [archive], [viewer] = loaded.destinations, loaded.worklist.subscribers
+    assert archive.tls is not None  # type: ignore[union-attr]
+    assert viewer.tls is not None
+    assert {archive.tls.ca_file, viewer.tls.ca_file} == {Path("/etc/node/ca.pem")}  # type: ignore[union-attr]
+
+
+def test_a_peer_bound_to_a_certificate_needs_somebody_to_ask_for_it() -> None:
+    peers = [{"ae_title": "PACS", "certificate": "pacs.example.org"}]
+    own = {"certificate": "n.pem"}
+    for tls in (None, own):
+        with pytest.raises(ConfigurationError, match=r"intake\.tls\.ca_file"):
+            configuration_from({"intake": {"peers": peers, "tls": tls}}, Path("/"))
+    assert configuration_from({"intake": {"peers": peers, "tls": own | {"ca_file": "ca.pem"}}}, Path("/"))
 
 
 def test_relative_paths_start_at_the_files_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The page's words and looks: test_page.py and tests/integration/test_console_page
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -105,7 +106,17 @@ def test_a_port_in_use_is_a_configuration_error(console: Console, registry: Regi
 
 def test_an_address_that_is_not_here_is_a_configuration_error(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"node\.http_bind"):
-        Console(configuration(tmp_path, http_bind="192.0.2.1"), registry)
+        Console(configuration(tmp_path, http_bind="192.0.2.1", http_peers=["127.0.0.1"]), registry)
+
+
+def test_an_address_that_is_not_listed_gets_no_answer(tmp_path: Path, registry: Registry) -> None:
+    running = Console(configuration(tmp_path, http_peers=["192.0.2.7"]), registry)
+    running.start()
+    connection = socket.create_connection(("127.0.0.1", running.port))
+    with connection, contextlib.suppress(ConnectionResetError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1) == b""
+    running.stop()
 
 
 def test_it_listens_on_ipv6(registry: Registry, tmp_path: Path) -> None:

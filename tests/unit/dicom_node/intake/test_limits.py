@@ -5,20 +5,23 @@ from __future__ import annotations
 import queue
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pynetdicom.dimse_messages import C_FIND_RQ, C_STORE_RQ, N_ACTION_RQ, N_CREATE_RQ, DIMSEMessage
 
+from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.limits import (
     INVALID_PDU,
     MAX_OTHER_BYTES,
     MAX_PDU_BYTES,
     BoundedSocket,
     Bounds,
+    IncomingDataSet,
     OversizedDataSet,
 )
 
@@ -101,33 +104,42 @@ def received(message: DIMSEMessage) -> Any:
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "size", "kept"),
-    [
-        (C_STORE_RQ, MAX_OTHER_BYTES + 1, True),
-        (C_STORE_RQ, 2 * MAX_OTHER_BYTES + 1, False),
-        (C_FIND_RQ, MAX_OTHER_BYTES, True),
-        (C_FIND_RQ, MAX_OTHER_BYTES + 1, False),
-        (N_CREATE_RQ, MAX_OTHER_BYTES + 1, False),
-        (N_ACTION_RQ, MAX_OTHER_BYTES + 1, False),
-    ],
-)
-def test_only_an_object_to_be_stored_may_be_large(kind: type[DIMSEMessage], size: int, kept: bool) -> None:
+def incoming(folder: Path) -> Callable[[], Incoming]:
+    return lambda: Incoming(folder, 2 * MAX_OTHER_BYTES)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(MAX_OTHER_BYTES, True), (MAX_OTHER_BYTES + 1, False)])
+@pytest.mark.parametrize("kind", [C_FIND_RQ, N_CREATE_RQ, N_ACTION_RQ])
+def test_only_an_object_to_be_stored_may_be_large(
+    tmp_path: Path, kind: type[DIMSEMessage], size: int, kept: bool
+) -> None:
     message = kind()
     message.data_set = BytesIO()
     message.data_set.seek(size)
-    Bounds(2 * MAX_OTHER_BYTES).on_pdu(received(message))
+    Bounds(incoming(tmp_path)).on_pdu(received(message))
     assert isinstance(message.data_set, OversizedDataSet) is not kept
 
 
+def test_an_object_to_be_stored_goes_where_the_spool_wants_it(tmp_path: Path) -> None:
+    message = C_STORE_RQ()
+    message.data_set = BytesIO()
+    message.data_set.write(b"first ")
+    bounds = Bounds(incoming(tmp_path))
+    for fragment in (b"second ", b"third"):
+        bounds.on_pdu(received(message))
+        message.data_set.write(fragment)
+    assert isinstance(message.data_set, IncomingDataSet)
+    assert message.data_set.incoming.stream().read() == b"first second third"
+
+
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_request_of_another_service_is_let_through_where_that_can_answer_it(answered: bool) -> None:
+def test_a_request_of_another_service_is_let_through_where_that_can_answer_it(tmp_path: Path, answered: bool) -> None:
     event = received(C_FIND_RQ())
-    Bounds(1 << 20, lambda message: answered and message is event.message).on_message(event)
+    Bounds(incoming(tmp_path), lambda message: answered and message is event.message).on_message(event)
     assert list(event.assoc.dul.event_queue.queue) == ([] if answered else [INVALID_PDU])
 
 
-def test_without_other_services_their_requests_end_the_association() -> None:
+def test_without_other_services_their_requests_end_the_association(tmp_path: Path) -> None:
     event = received(C_FIND_RQ())
-    Bounds(1 << 20).on_message(event)
+    Bounds(incoming(tmp_path)).on_message(event)
     assert list(event.assoc.dul.event_queue.queue) == [INVALID_PDU]

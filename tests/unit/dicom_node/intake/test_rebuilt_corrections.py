@@ -26,6 +26,7 @@ from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import instances
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 from support.rejections import corrected, patient, rejection_note
+from support.spool import put
 
 BOUND = 1 << 26
 WRONG = StudyFacts()
@@ -64,7 +65,7 @@ class Node:
                 received_at=at + number,
                 association_id=None,
             )
-            self.spool.write(arrival, data)
+            put(self.spool, arrival, data)
             arrivals.append(arrival)
         self.registry.record_arrivals(arrivals)
         self.judge()

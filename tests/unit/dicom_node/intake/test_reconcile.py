@@ -27,6 +27,7 @@ from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import instances, studies
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
+from support.spool import put
 
 BOUND = 1 << 26
 
@@ -57,7 +58,7 @@ class Node:
             received_at=1700000000.0 + number,
             association_id=None,
         )
-        self.spool.write(arrival, data)
+        put(self.spool, arrival, data)
         return arrival
 
     def reconcile(self) -> Reconciliation:

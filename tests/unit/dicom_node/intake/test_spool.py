@@ -21,6 +21,7 @@ from dicom_node.base.types import Arrival
 from dicom_node.intake.identity import read_identity
 from dicom_node.intake.spool import Spool, arrival_of, spool_path
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
+from support.spool import put
 
 BOUND = 1 << 26
 
@@ -59,7 +60,7 @@ def files_in(spool: Spool) -> list[str]:
 def test_the_bytes_are_kept_as_received_behind_a_dicom_file_header(spool: Spool) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     stored = (spool.folder / arrival.path).read_bytes()
     assert stored.endswith(data)
     assert dcmread(BytesIO(stored)).file_meta.SourceApplicationEntityTitle == "SENDER"
@@ -69,7 +70,7 @@ def test_the_bytes_are_kept_as_received_behind_a_dicom_file_header(spool: Spool)
 def test_a_file_alone_gives_its_arrival_back(spool: Spool, urgent: bool) -> None:
     data = data_set()
     arrival = arrival_for(data, urgent=urgent)
-    spool.write(arrival, memoryview(data))
+    put(spool, arrival, memoryview(data))
     assert spool.read(arrival.path, BOUND) == arrival
     assert list(spool.paths()) == [arrival.path]
 
@@ -77,7 +78,7 @@ def test_a_file_alone_gives_its_arrival_back(spool: Spool, urgent: bool) -> None
 def test_files_and_folders_are_private(spool: Spool) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     file = spool.folder / arrival.path
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -96,16 +97,16 @@ def test_file_and_both_folders_are_synced_before_write_returns(spool: Spool, mon
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     assert synced == [".", "file", arrival.study_id]
 
 
 def test_the_same_content_again_leaves_the_first_file_alone(spool: Spool) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     before = (spool.folder / arrival.path).stat()
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     after = (spool.folder / arrival.path).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert files_in(spool) == [arrival.path]
@@ -115,7 +116,7 @@ def test_other_content_under_the_same_uid_is_another_file(spool: Spool) -> None:
     first = data_set()
     second = first[:-2] + b"\1\2"
     for data in (first, second):
-        spool.write(arrival_for(data), data)
+        put(spool, arrival_for(data), data)
     assert len(list(spool.paths())) == 2
     assert (spool.folder / arrival_for(first).path).read_bytes().endswith(first)
 
@@ -136,15 +137,15 @@ def test_a_full_disk_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         with pytest.raises(DiskFull, match="No space left"):
-            spool.write(arrival_for(data), data)
+            put(spool, arrival_for(data), data)
     assert files_in(spool) == []
-    spool.write(arrival_for(data), data)
+    put(spool, arrival_for(data), data)
     assert spool.read(arrival_for(data).path, BOUND) == arrival_for(data)
 
 
 def test_a_new_start_removes_half_written_files_only(spool: Spool) -> None:
     data = data_set()
-    spool.write(arrival_for(data), data)
+    put(spool, arrival_for(data), data)
     (spool.folder / ".incoming" / "left").write_bytes(data[:100])
     Spool(spool.folder).prepare()
     assert files_in(spool) == [arrival_for(data).path]
@@ -153,10 +154,10 @@ def test_a_new_start_removes_half_written_files_only(spool: Spool) -> None:
 def test_a_folder_that_was_cleaned_away_is_made_again(spool: Spool) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     (spool.folder / arrival.path).unlink()
     (spool.folder / arrival.study_id).rmdir()
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     assert spool.read(arrival.path, BOUND) == arrival
 
 
@@ -164,7 +165,7 @@ def test_a_folder_that_was_cleaned_away_is_made_again(spool: Spool) -> None:
 def test_a_damaged_file_is_recognised(spool: Spool, damage: str) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     file = spool.folder / arrival.path
     content = file.read_bytes()
     path = arrival.path
@@ -196,6 +197,6 @@ def test_a_file_that_the_disk_does_not_give_is_not_taken_for_damaged(spool: Spoo
 def test_the_header_length_on_disk_is_what_the_standard_says(spool: Spool) -> None:
     data = data_set()
     arrival = arrival_for(data)
-    spool.write(arrival, data)
+    put(spool, arrival, data)
     stored = (spool.folder / arrival.path).read_bytes()
     assert len(stored) == 132 + 12 + struct.unpack_from("<L", stored, 140)[0] + arrival.size

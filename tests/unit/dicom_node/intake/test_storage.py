@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dicom_node.base.errors import DiskFull, NotDicom
-from dicom_node.intake.association import ClassNotNegotiated, Mismatch, status_of
-from dicom_node.intake.identity import InvalidUid, TooLarge
+from dicom_node.intake.identity import InvalidUid
+from dicom_node.intake.incoming import TooLarge
 from dicom_node.intake.registrar import RegistryBehind
+from dicom_node.intake.storage import ClassNotNegotiated, Mismatch, status_of
 
 
 @pytest.mark.parametrize(

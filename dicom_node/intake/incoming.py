@@ -1,0 +1,151 @@
+"""A data set on its way from the network into the spool: digested as it comes, whole in memory only if it is small.
+
+How to use:
+
+    incoming = Incoming(folder, max_bytes)
+    incoming.write(fragment)                    # as often as fragments come; never raises
+    incoming.stream()                           # read what came, from its first byte
+    incoming.place(header, final)               # durable under its name, with its header in front
+    incoming.discard()                          # where it is not wanted; harmless afterwards
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import weakref
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from dicom_node.base.durable import PRIVATE_FILE
+from dicom_node.base.errors import PermanentError
+from dicom_node.base.fault_points import FaultPoint, passed
+from dicom_node.intake.file_header import HEADER_LENGTH
+
+# What identifies an object is searched in as much; nearly every single-frame image is smaller.
+IN_MEMORY_BYTES = 4 << 20
+
+
+class TooLarge(PermanentError):
+    """The object, or what it inflates to, is larger than intake.max_object_bytes."""
+
+
+class Incoming:
+    """One data set. Not safe for several threads at once."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self._memory = bytearray()
+        self._file: int | None = None
+        self._path = ""
+        self._error: OSError | None = None
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what came, hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Take the next bytes. What cannot be kept is told by `check`, once all of it was read from the sender."""
+        self.size += len(fragment)
+        if self.size > self._max_bytes or self._error is not None:
+            self.discard()
+            return
+        self._digest.update(fragment)
+        if self._file is None and self.size <= IN_MEMORY_BYTES:
+            self._memory += fragment
+            return
+        try:
+            self._spill(fragment)
+        except OSError as error:
+            self._error = error
+            self.discard()
+
+    def check(self) -> None:
+        """Raises TooLarge when it outgrew its bound, OSError when the disk would not take it."""
+        if self.size > self._max_bytes:
+            raise TooLarge("object is larger than intake.max_object_bytes")
+        if self._error is not None:
+            raise self._error
+
+    def stream(self) -> BinaryIO:
+        """All of it, to be read from its first byte. Raises OSError."""
+        if self._file is None:
+            return BytesIO(self._memory)
+        stream = open(self._path, "rb")  # noqa: SIM115 - the caller closes it
+        stream.seek(HEADER_LENGTH)
+        return stream
+
+    def place(self, header: bytes, final: str) -> None:
+        """Have header and data set on the disk, then under this path. Raises OSError; then nothing is left."""
+        try:
+            if self._file is None:
+                self._open()
+                _write_all(self._file, [header, self._memory])
+            else:
+                os.pwrite(self._file, header, 0)
+            assert self._file is not None
+            passed(FaultPoint.SPOOL_WRITTEN)
+            os.fsync(self._file)
+            passed(FaultPoint.SPOOL_SYNCED)
+            os.rename(self._path, final)
+            passed(FaultPoint.SPOOL_RENAMED)
+            self._close()
+        except OSError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Forget what came."""
+        self._memory = bytearray()
+        if self._file is not None:
+            self._close()
+            _remove(self._path)
+
+    def _spill(self, fragment: bytes | memoryview) -> None:
+        """Go on in a file, which begins with room for the header."""
+        if self._file is None:
+            self._open()
+            _write_all(self._file, [bytes(HEADER_LENGTH), self._memory])
+        _write_all(self._file, [fragment])
+
+    def _open(self) -> None:
+        self._path = os.path.join(self._folder, uuid.uuid4().hex)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+        # For an association that ends without a word.
+        self._forgotten = weakref.finalize(self, _forget, self._file, self._path)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._forgotten.detach()
+        os.close(self._file)
+        self._file = None
+
+
+def _write_all(file: int | None, parts: list[bytes | bytearray | memoryview]) -> None:
+    assert file is not None
+    views = [memoryview(part) for part in parts]
+    while views:
+        written = os.writev(file, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if views:
+            views[0] = views[0][written:]
+
+
+def _forget(file: int, path: str) -> None:
+    os.close(file)
+    _remove(path)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        # The disk fails altogether; the next start removes what is left in the incoming folder.
+        return

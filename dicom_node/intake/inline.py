@@ -1,0 +1,396 @@
+"""C-STORE in the thread that reads the socket: everything in this project that reaches into pynetdicom's internals.
+
+pynetdicom's two threads for each association look at their queues a thousand times a second and hand each other every
+fragment, which takes several times longer than the disk takes for an image. Here
+
+- the reading thread sleeps until its peer sends or its own side has something to send (`InlineProvider`),
+- the association's thread sleeps until the reading thread did something for it (`Doorbell`),
+- a C-STORE request and its data set go straight from the socket's buffer into the spool, and the answer straight back.
+
+Negotiation, release, abort, every other service, and every C-STORE that is in any way out of the ordinary stay with
+pynetdicom, which is given those PDUs unread. Written for the pynetdicom of `PYNETDICOM`; with any other the node takes
+pynetdicom's own path (`usable`), on which everything works alike, only slower.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pynetdicom
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
+from pynetdicom.transport import RequestHandler
+
+from dicom_node.base.events import Event, log
+from dicom_node.intake.identity import UID
+from dicom_node.intake.incoming import Incoming
+from dicom_node.intake.limits import INVALID_PDU, MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES
+from dicom_node.intake.storage import Announcement, Answer, Peer, Storage
+
+PYNETDICOM = "3.0.4"
+
+DATA_TRANSFER = "Sta6"  # PS3.8 9.2.1: association established and ready for data transfer
+AWAITING_REQUEST = "Sta2"  # transport connection open
+CONNECTION_CLOSED = "Evt17"
+P_DATA_TF = 0x04
+PDV = struct.Struct(">LBB")  # PS3.8 9.3.5.1 and E.2: length, context id, message control header
+COMMAND, LAST = 0x01, 0x02
+ELEMENT = struct.Struct("<HHL")  # command sets are implicit VR little endian (PS3.7 6.3.1)
+US = struct.Struct("<H")
+C_STORE_RQ, C_STORE_RSP, NO_DATA_SET = 0x0001, 0x8001, 0x0101
+PRIORITIES = (0, 1, 2)
+LOOK_SECONDS = 0.2  # how late a timeout, or a word from outside, may be noticed
+READ_BYTES = 1 << 18
+LEAST_PDU_BYTES = 1024  # a peer that takes less gets its answers in fragments, by pynetdicom
+
+
+def usable() -> bool:
+    """Whether the installed pynetdicom is the one that this was written for."""
+    return bool(pynetdicom.__version__ == PYNETDICOM)
+
+
+@dataclass(frozen=True)
+class StoreService:
+    """What the reading thread needs to store: where, of whom it comes, and under which abstract syntaxes.
+
+    peer_of: None while the association's opening was not put down yet.
+    """
+
+    storage: Storage
+    peer_of: Callable[[Association], Peer | None]
+    classes: frozenset[str]
+
+
+def inline_handler(service: StoreService, pdu_seconds: float) -> type[RequestHandler]:
+    """pynetdicom's handler of new connections, for associations that store inline.
+
+    pdu_seconds: how long a PDU may take that began.
+    """
+
+    class InlineHandler(RequestHandler):
+        def _create_association(self) -> Association:
+            association = super()._create_association()
+            association._reactor_checkpoint = Doorbell()
+            association.dul = InlineProvider(association, service, pdu_seconds)
+            return association
+
+    return InlineHandler
+
+
+class Doorbell(threading.Event):
+    """An association's checkpoint, at which its thread waits until there may be something to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set()
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        """Have the association's thread look at its queues."""
+        self._rung.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it rings, or some time passed; then as long as others hold the checkpoint."""
+        self._rung.wait(LOOK_SECONDS)
+        self._rung.clear()
+        return super().wait(timeout)
+
+
+class _RingingStateMachine(StateMachine):
+    def do_action(self, event: str) -> None:
+        try:
+            super().do_action(event)
+        finally:
+            self.dul.assoc._reactor_checkpoint.ring()  # type: ignore[attr-defined] # a Doorbell
+
+
+@dataclass
+class _Storing:
+    """A C-STORE whose data set is coming."""
+
+    context_id: int
+    announced: Announcement
+    peer: Peer
+    data_set: Incoming
+
+
+class InlineProvider(DULServiceProvider):
+    """An association's reading thread (PS3.8), with Storage built in."""
+
+    def __init__(self, association: Association, service: StoreService, pdu_seconds: float) -> None:
+        """Takes the place of the provider that the association was made with."""
+        replaced = association.dul
+        super().__init__(association)
+        self.socket, self.event_queue = replaced.socket, replaced.event_queue
+        self._idle_timer, self.artim_timer = replaced._idle_timer, replaced.artim_timer
+        self.state_machine = _RingingStateMachine(self)
+        self._run_loop_delay = 0.0  # it sleeps in `_is_transport_event`
+        self._service = service
+        self._pdus = _Pdus(pdu_seconds)
+        self._storing: _Storing | None = None
+        self._hasty = 0  # requests in a row that came before the answer to the one before
+        self._waking, self._wakened = socket.socketpair()
+        self._waking.setblocking(False)
+        self._lock = threading.Lock()
+
+    def run_reactor(self) -> None:
+        """Until the association ends."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # noqa: BLE001 - what a peer sends makes pynetdicom raise anything
+            # Its own thread ends the association once it finds this one gone.
+            log(Event.ASSOCIATION_ABORTED, "warning", error=type(error).__name__, reason="not to be understood")
+        finally:
+            if self._storing is not None:
+                self._storing.data_set.discard()
+            with self._lock:
+                self._waking.close()
+                self._wakened.close()
+            self.assoc._reactor_checkpoint.ring()  # type: ignore[attr-defined] # a Doorbell
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Queue what the association's thread has to send, and wake the thread that sends."""
+        super().send_pdu(primitive)
+        self._wake()
+
+    def kill_dul(self) -> None:
+        """Have the thread end."""
+        super().kill_dul()
+        self._wake()
+
+    def stop_dul(self) -> bool:
+        """End the thread if the connection is closed; whether it was."""
+        if self.state_machine.current_state != "Sta1":
+            return False
+        self.kill_dul()
+        self.join()
+        return True
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._waking.fileno() >= 0:
+                try:
+                    self._waking.send(b"\0")
+                except BlockingIOError:  # it has been told often enough
+                    return
+
+    def _is_transport_event(self) -> bool:
+        connection = self._connection()
+        if connection is None or self.state_machine.current_state not in (DATA_TRANSFER, AWAITING_REQUEST):
+            time.sleep(0.001)
+            return super()._is_transport_event()
+        if not self._pdus.buffered and not _pending(connection):
+            try:
+                ready, _, _ = select.select([connection, self._wakened], [], [], LOOK_SECONDS)
+            except (OSError, ValueError):
+                self.event_queue.put(CONNECTION_CLOSED)
+                return False
+            if self._wakened in ready:
+                self._wakened.recv(4096)
+            if connection not in ready:
+                return False
+        self._read_pdu_data()
+        return True
+
+    def _connection(self) -> Any:
+        return self.socket.socket if self.socket is not None else None
+
+    def _read_pdu_data(self) -> None:
+        if self.state_machine.current_state != DATA_TRANSFER:
+            super()._read_pdu_data()
+            return
+        try:
+            pdu = self._pdus.next(self._connection())
+        except OSError:
+            pdu = None
+        if pdu is None:
+            self.event_queue.put(CONNECTION_CLOSED)
+        elif pdu[0] == P_DATA_TF and self.assoc.dimse.message is None:
+            self._take_data(pdu)
+        else:
+            self._hand_over(pdu)
+
+    def _take_data(self, pdu: memoryview) -> None:
+        try:
+            taken = self._stored(pdu[PDU_HEADER.size :])
+        except _Malformed:
+            self.event_queue.put(INVALID_PDU)
+            return
+        if not taken:
+            self._hand_over(pdu)
+
+    def _hand_over(self, pdu: memoryview) -> None:
+        """Give pynetdicom a PDU that it would have read itself."""
+        try:
+            decoded, event = self._decode_pdu(bytearray(pdu))
+        except Exception:  # noqa: BLE001 - whatever a PDU makes it raise, the PDU is invalid
+            self.event_queue.put(INVALID_PDU)
+            return
+        self.event_queue.put(event)
+        self._recv_pdu.put(decoded)
+
+    def _stored(self, values: memoryview) -> bool:
+        """Take a PDU's presentation data values if they are a C-STORE's; whether they are. Raises _Malformed."""
+        place = 0
+        if self._storing is None:
+            self._storing, place = self._begin(values)
+            if self._storing is None:
+                return False
+        while place < len(values):
+            if self._storing is None or place + PDV.size > len(values):
+                raise _Malformed
+            length, context_id, control = PDV.unpack_from(values, place)
+            end = place + 4 + length
+            if length < 2 or end > len(values) or control & COMMAND or context_id != self._storing.context_id:
+                raise _Malformed
+            self._storing.data_set.write(values[place + PDV.size : end])
+            place = end
+            if control & LAST:
+                storing, self._storing = self._storing, None
+                self._answer(storing, self._service.storage.store(storing.announced, storing.data_set, storing.peer))
+                self._bear_haste()
+        return True
+
+    def _begin(self, values: memoryview) -> tuple[_Storing | None, int]:
+        """The C-STORE that begins here, and where its data set does; None for whatever else begins."""
+        if len(values) < PDV.size:
+            return None, 0
+        length, context_id, control = PDV.unpack_from(values)
+        end = 4 + length
+        context = self.assoc._accepted_cx.get(context_id)
+        if control & (COMMAND | LAST) != COMMAND | LAST or end > len(values) or context is None:
+            return None, 0
+        announced = announcement(values[PDV.size : end], str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        peer = self._service.peer_of(self.assoc)
+        room = self.assoc.requestor.maximum_length or LEAST_PDU_BYTES
+        if announced is None or peer is None or room < LEAST_PDU_BYTES:
+            return None, 0
+        if announced.sop_class_uid != announced.abstract_syntax or announced.sop_class_uid not in self._service.classes:
+            return None, 0
+        return _Storing(context_id, announced, peer, self._service.storage.incoming()), end
+
+    def _bear_haste(self) -> None:
+        """Raises _Malformed for a peer that goes on and on before it is answered."""
+        self._hasty = self._hasty + 1 if self._pdus.buffered else 0
+        if self._hasty > MAX_WAITING_MESSAGES:
+            raise _Malformed
+
+    def _answer(self, storing: _Storing, answer: Answer) -> None:
+        assert self.socket is not None
+        command = response(storing.announced, answer)
+        value = PDV.pack(len(command) + 2, storing.context_id, COMMAND | LAST) + command
+        self.socket.send(PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
+
+
+class _Malformed(Exception):
+    """A P-DATA-TF that is not what must follow."""
+
+
+class _Pdus:
+    """Reads whole PDUs, ahead of what was asked for where the peer has sent more."""
+
+    def __init__(self, pdu_seconds: float) -> None:
+        self._pdu_seconds = pdu_seconds
+        self._buffer = bytearray(READ_BYTES)
+        self._begin = self._end = 0
+
+    @property
+    def buffered(self) -> bool:
+        """Whether any of the next PDU has been read already."""
+        return self._end > self._begin
+
+    def next(self, connection: socket.socket) -> memoryview | None:
+        """The next PDU, whose bytes last until the next call; None at the end of the connection.
+
+        Raises OSError (TimeoutError where it does not end in time, ConnectionAbortedError where it declares too much).
+        """
+        deadline = time.monotonic() + self._pdu_seconds
+        if not self._fill(connection, PDU_HEADER.size, deadline):
+            return None
+        _, length = PDU_HEADER.unpack_from(self._buffer, self._begin)
+        if length > MAX_PDU_BYTES + PDU_SLACK_BYTES:
+            raise ConnectionAbortedError(f"PDU of {length} bytes refused")
+        whole = PDU_HEADER.size + length
+        if not self._fill(connection, whole, deadline):
+            return None
+        self._begin += whole
+        return memoryview(self._buffer)[self._begin - whole : self._begin]
+
+    def _fill(self, connection: socket.socket, count: int, deadline: float) -> bool:
+        """Have that many bytes in the buffer; False where the connection ends before."""
+        if self._begin + count > len(self._buffer) or not self.buffered:
+            self._make_room(count)
+        while self._end - self._begin < count:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            got = connection.recv_into(memoryview(self._buffer)[self._end :])
+            if not got:
+                return False
+            self._end += got
+        return True
+
+    def _make_room(self, count: int) -> None:
+        """Move what was read ahead to the front. Nobody looks at earlier PDUs any more."""
+        rest = self._buffer[self._begin : self._end]
+        if count > len(self._buffer):
+            self._buffer = bytearray(count)
+        self._buffer[: len(rest)] = rest
+        self._begin, self._end = 0, len(rest)
+
+
+def announcement(command: memoryview, abstract_syntax: str, transfer_syntax: str) -> Announcement | None:
+    """A C-STORE request (PS3.7 9.3.1.1) with all that it must have, well formed; None for any other command set."""
+    elements: dict[int, bytes] = {}
+    place, before = 0, -1
+    while place + ELEMENT.size <= len(command):
+        group, element, length = ELEMENT.unpack_from(command, place)
+        place += ELEMENT.size + length
+        if group != 0 or element <= before or place > len(command):
+            return None
+        elements[element], before = bytes(command[place - length : place]), element
+    if place != len(command):
+        return None
+    numbers = [elements.get(element, b"") for element in (0x0100, 0x0110, 0x0700, 0x0800)]
+    if any(len(number) != US.size for number in numbers):
+        return None
+    field, message_id, priority, data_set = (US.unpack(number)[0] for number in numbers)
+    uids = [elements.get(element, b"").decode("latin-1").rstrip("\0") for element in (0x0002, 0x1000)]
+    if any(len(uid) > 64 or not UID.fullmatch(uid) for uid in uids):
+        return None
+    if field != C_STORE_RQ or data_set == NO_DATA_SET or priority not in PRIORITIES:
+        return None
+    return Announcement(message_id, uids[0], uids[1], priority, abstract_syntax, transfer_syntax)
+
+
+def response(announced: Announcement, answer: Answer) -> bytes:
+    """The command set of a C-STORE response (PS3.7 9.3.1.2)."""
+    elements = [
+        (0x0002, _even(announced.sop_class_uid, b"\0")),
+        (0x0100, US.pack(C_STORE_RSP)),
+        (0x0120, US.pack(announced.message_id)),
+        (0x0800, US.pack(NO_DATA_SET)),
+        (0x0900, US.pack(answer.status)),
+    ]
+    if answer.comment:
+        elements.append((0x0902, _even(answer.comment, b" ")))
+    elements.append((0x1000, _even(announced.sop_instance_uid, b"\0")))
+    body = b"".join(ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
+    return ELEMENT.pack(0, 0, 4) + struct.pack("<L", len(body)) + body
+
+
+def _even(text: str, padding: bytes) -> bytes:
+    value = text.encode("ascii", "replace")
+    return value + padding * (len(value) % 2)
+
+
+def _pending(connection: Any) -> bool:
+    """Whether TLS has bytes that no `select` tells of."""
+    pending = getattr(connection, "pending", None)
+    return bool(pending and pending())
