@@ -12,7 +12,7 @@ from apscheduler.schedulers import base
 from apscheduler.triggers.cron import CronTrigger
 
 from dicom_node.jobs import steady_scheduler
-from dicom_node.jobs.steady_scheduler import SteadyScheduler
+from dicom_node.jobs.steady_scheduler import LOOK_SECONDS, Every, SteadyScheduler
 
 HANG_SECONDS = 60  # only so that a broken test ends
 SHORT = 0.05
@@ -64,3 +64,18 @@ def test_work_at_a_time_of_day_waits_for_the_next_one_only(clock: type[Clock], s
     scheduler.resume()
     scheduler._process_jobs()
     assert job.next_run_time - clock.now(UTC) <= timedelta(days=1)
+
+
+def test_missed_runs_are_one() -> None:
+    every, now = Every(seconds=1, timezone=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+    assert every.get_next_fire_time(datetime(1970, 1, 1, tzinfo=UTC), now) == now + timedelta(seconds=1)
+    assert every.get_next_fire_time(now - timedelta(seconds=0.4), now) == now + timedelta(seconds=0.6)
+
+
+def test_it_looks_at_the_clock_again_soon(scheduler: SteadyScheduler) -> None:
+    scheduler.add_job(print, CronTrigger(month=1, timezone=UTC))
+    scheduler.start(paused=True)
+    scheduler.resume()
+    wait = scheduler._process_jobs()
+    assert wait is not None
+    assert wait <= LOOK_SECONDS
