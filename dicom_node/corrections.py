@@ -1,5 +1,5 @@
 """Recurring work about corrections: rejection notes of others are acted on, notes of our own written, expired files
-deleted. Each step may be killed anywhere and run again.
+and sent objects deleted. Each step may be killed anywhere and run again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from dicom_node.base.types import KeyObjects, Withdrawal
 from dicom_node.intake.key_objects import read_apart
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.rejections import Applied, Expired
-from dicom_node.reporting.rejection import build_rejection
+from dicom_node.reporting.rejection import build_rejection, named_in
 from dicom_node.reporting.write import write_report
 
 LOOK_SECONDS = 1.0
+DELETE_SECONDS = 60.0
+DAY_SECONDS = 86400.0
 READINGS = 300  # of one note that the disk does not give, before it counts as one that cannot be read
 
 Read = Callable[[Sequence[Path]], Sequence[tuple[bool, KeyObjects | None]]]
@@ -33,6 +35,7 @@ class Corrections:
 
     def __init__(self, configuration: Configuration, registry: Registry, read: Read = read_apart) -> None:
         self._node = configuration.node
+        self._keep_sent_days = configuration.report.keep_sent_days
         self._registry = registry
         self._read = read
         self._unread: Counter[str] = Counter()
@@ -43,6 +46,7 @@ class Corrections:
         scheduler.add_job(self.examine_notes, "interval", seconds=LOOK_SECONDS, id="examine rejection notes")
         scheduler.add_job(self.complete_withdrawals, "interval", seconds=LOOK_SECONDS, id="withdraw results")
         scheduler.add_job(self.delete_expired, "interval", seconds=LOOK_SECONDS, id="delete expired files")
+        scheduler.add_job(self.delete_sent, "interval", seconds=DELETE_SECONDS, id="delete sent objects")
 
     def examine_notes(self) -> None:
         """Read the Key Object Selections that came, and do what those that reject say."""
@@ -72,9 +76,13 @@ class Corrections:
 
     def _written(self, withdrawal: Withdrawal, paths: Sequence[str]) -> str:
         """The note, durable in the outgoing folder before its delivery is there. Raises NodeError."""
-        note = build_rejection(withdrawal, [self._node.outgoing / path for path in paths])
+        files = [self._node.outgoing / path for path in paths]
+        note = build_rejection(withdrawal, files, self._registry.sent(paths))
         written = write_report(note, self._node.outgoing).name
-        log(Event.NOTE_WRITTEN, study=withdrawal.study_id, count=len(paths), reason=withdrawal.rejection.meaning)
+        named = named_in(note)
+        log(Event.NOTE_WRITTEN, study=withdrawal.study_id, count=named, reason=withdrawal.rejection.meaning)
+        if named < len(paths):
+            log(Event.NOTE_INCOMPLETE, "error", study=withdrawal.study_id, count=len(paths) - named)
         return written
 
     def _complain(self, withdrawal: Withdrawal, destination: str, error: NodeError) -> None:
@@ -92,6 +100,19 @@ class Corrections:
             self._registry.files_deleted(expired.note, expired.study_id, count, time.time())
             if count:
                 log(Event.FILES_DELETED, study=expired.study_id, count=count)
+
+    def delete_sent(self) -> None:
+        """Delete the bytes of objects that every destination has had for long; what rejects them stays known."""
+        folder = self._node.outgoing
+        if not folder.is_dir():
+            return  # not mounted now
+        paths = self._registry.unneeded(time.time() - self._keep_sent_days * DAY_SECONDS)
+        for path in paths:
+            (folder / path).unlink(missing_ok=True)
+        if paths:
+            sync_folder(folder)
+            self._registry.bytes_deleted(paths)
+            log(Event.SENT_DELETED, count=len(paths))
 
     def _deleted(self, expired: Expired) -> int:
         """How many files were there. Raises OSError: the next run tries again."""

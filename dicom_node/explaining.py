@@ -30,7 +30,7 @@ from dicom_node.reporting.document import build_report, explained_uid, report_ui
 from dicom_node.reporting.key_objects import key_objects
 from dicom_node.reporting.pages import Reader, key_slice_page, summary_page
 from dicom_node.reporting.regions import regions
-from dicom_node.reporting.secondary_capture import multi_frame, single_frames
+from dicom_node.reporting.secondary_capture import Shown, multi_frame, single_frames
 from dicom_node.reporting.source import Image, Source, legal_uid, read_source
 from dicom_node.reporting.wording import Wording
 from dicom_node.reporting.write import write_report
@@ -213,9 +213,11 @@ class Explaining:
         reader = self._reader(explained)
         pages = [summary_page(result, explained.series, reader)]
         pages += [key_slice_page(result, one, key, reader) for one in explained.series for key in one.key]
+        by_uid = {image.sop_instance_uid: image for image in explained.source.images}
+        shown = [Shown(by_uid[key.sop_instance_uid], key.frame_number) for one in explained.series for key in one.key]
         if form == "multi_frame":
-            return [multi_frame(pages, _shown(explained), *common)]
-        return single_frames(pages, _shown(explained), *common)
+            return [multi_frame(pages, shown, *common)]
+        return single_frames(pages, shown, *common)
 
     def _reader(self, explained: Explained) -> Reader:
         name = (
@@ -224,7 +226,8 @@ class Explaining:
             else ""
         )
         wording, made = Wording(self._configuration.report.language), explained.created_at.astimezone(UTC)
-        return Reader(wording, name.replace("^", " ").strip(), f"{made:%Y-%m-%d %H:%M} UTC")
+        named = self._configuration.explanation.burn_in_name
+        return Reader(wording, name.replace("^", " ").strip(), f"{made:%Y-%m-%d %H:%M} UTC", named)
 
     def _words(self, result: StudyResult) -> str:
         wording = Wording(self._configuration.report.language)

@@ -41,7 +41,9 @@ DECIDING = {
     "model": {"precision", "device", "token_budget"},
     "worklist": {"mapping", "rules"},
     "report": True,
+    "explanation": True,
 }
+NOT_DECIDING = {"report": {"keep_sent_days"}}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def provenance_of(
 
 def configuration_record(configuration: Configuration) -> dict[str, Any]:
     """The digest of a configuration, and of it what decides results: no secrets, no folders, no peers."""
-    settings = configuration.model_dump(mode="json", include=DECIDING)  # type: ignore[arg-type]
+    settings = configuration.model_dump(mode="json", include=DECIDING, exclude=NOT_DECIDING)  # type: ignore[arg-type]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {"digest": configuration.digest, "settings_digest": digest, "settings": settings}
 

@@ -183,7 +183,7 @@ class ExplanationSection(Section):
     """What is explained on the images, for destinations that are sent more than the report.
 
     findings: the strongest ones, so many; 0: none. series: of each, those that it rests on most; slices: shown of each.
-    samples, seed: of LIME. burn_in_name: the patient's name on every page.
+    samples, seed: of LIME. burn_in_name: the patient's name on every page, and the Series Description of each slice.
     """
 
     findings: Annotated[int, Field(ge=0, le=20)] = 3
@@ -311,6 +311,7 @@ class ReportSection(Section):
     negatives: Literal["summary", "all", "none"] = "summary"
     manufacturer: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "prima-node"
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
+    keep_sent_days: Days = 90.0
 
 
 class FindingRule(Section):

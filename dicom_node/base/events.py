@@ -115,6 +115,8 @@ class Event(enum.Enum):
     RESULT_HELD = (5004, "result held")
     NOTE_WRITTEN = (5005, "rejection note written for a withdrawn result")
     NOTE_NOT_WRITTEN = (5006, "rejection note could not be written; a person must reject the result in the archive")
+    NOTE_INCOMPLETE = (5008, "rejection note does not name objects of which nothing is left; a person must reject them")
+    SENT_DELETED = (5009, "sent objects deleted that every destination has")
     COMMITMENT_ASKED = (5011, "storage commitment asked")
     COMMITMENT_USELESS = (5012, "storage commitment answer changes nothing")
     MESSAGE_APPLIED = (6001, "HL7 message applied")

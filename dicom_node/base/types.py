@@ -115,7 +115,8 @@ class KeyObjects:
 class Withdrawal:
     """A result that was withdrawn after it was, or may have been, sent.
 
-    objects: for each destination the paths, in the outgoing folder, of what it has or may have.
+    objects: for each destination the paths, in the outgoing folder, of what it has or may have. report: of the plain
+    report path, SOP Class, Series and SOP Instance UID.
     """
 
     result_id: int
@@ -124,6 +125,7 @@ class Withdrawal:
     reason: str
     at: float
     objects: tuple[tuple[str, tuple[str, ...]], ...]
+    report: tuple[str, str, str, str] = ("", "", "", "")
 
 
 def study_id(study_instance_uid: str) -> str:

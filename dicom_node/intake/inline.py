@@ -29,17 +29,17 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.transport import RequestHandler
 
+from dicom_node.base.associations import CONNECTION_CLOSED, INVALID_PDU
 from dicom_node.base.events import Event, log
 from dicom_node.intake.identity import UID
 from dicom_node.intake.incoming import Incoming
-from dicom_node.intake.limits import INVALID_PDU, MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES
+from dicom_node.intake.limits import MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES
 from dicom_node.intake.storage import Announcement, Answer, Peer, Storage
 
 PYNETDICOM = "3.0.4"
 
 DATA_TRANSFER = "Sta6"  # PS3.8 9.2.1: association established and ready for data transfer
 AWAITING_REQUEST = "Sta2"  # transport connection open
-CONNECTION_CLOSED = "Evt17"
 P_DATA_TF = 0x04
 PDV = struct.Struct(">LBB")  # PS3.8 9.3.5.1 and E.2: length, context id, message control header
 COMMAND, LAST = 0x01, 0x02

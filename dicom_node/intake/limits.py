@@ -11,7 +11,10 @@ from typing import NoReturn
 
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.events import Event as AssociationEvent
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 
+from dicom_node.base.associations import INVALID_PDU, refuse
 from dicom_node.intake.incoming import Incoming
 
 MAX_PDU_BYTES = 1 << 20  # far above any A-ASSOCIATE-RQ and the largest P-DATA-TF that intake.max_pdu_bytes can allow
@@ -22,7 +25,6 @@ NO_DATA_SET = 0x0101  # PS3.7 9.3.1.1, Command Data Set Type (0000,0800)
 MAX_COMMAND_BYTES = 1 << 16  # a command set is a few hundred bytes (PS3.7 6.3)
 MAX_OTHER_BYTES = 4 << 20  # the data set of any request but C-STORE: far above every query and work item
 MAX_WAITING_MESSAGES = 2  # no asynchronous operations are negotiated: one at a time (PS3.7 D.3.3.3)
-INVALID_PDU = "Evt19"  # the state machine's "unrecognized or invalid PDU" (PS3.8 9.2.3): ends in an A-ABORT
 
 
 class OversizedDataSet(BytesIO):
@@ -119,7 +121,7 @@ class Bounds:
     def on_message(self, event: AssociationEvent) -> None:
         """Once a message is complete (EVT_DIMSE_RECV): what pynetdicom would leave unanswered ends the association."""
         if not (_answerable(event.message) or self._answerable(event.message)):
-            event.assoc.dul.event_queue.put(INVALID_PDU)
+            refuse(event)
 
     def _bounded(self, message: DIMSEMessage, data_set: BytesIO) -> BytesIO:
         """What takes the rest of a data set. What has been received of it is at most one PDU beyond its bound."""
@@ -141,4 +143,6 @@ def _answerable(message: DIMSEMessage) -> bool:
         and command.get("CommandDataSetType") != NO_DATA_SET
         and all(command.get(keyword) for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"))
         and all(command.get(keyword) is not None for keyword in ("MessageID", "Priority"))
+        # Another service would answer as if it had been asked: Verification says success, and nothing is stored.
+        and uid_to_service_class(str(command.AffectedSOPClassUID)) is StorageServiceClass
     )

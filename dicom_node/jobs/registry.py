@@ -6,9 +6,9 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 `images.py`, `reading_list.py` and `report_texts.py` what they read, `versions.py` and `revisions.py` judge images that
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
-`explanations.py` what is to be explained, `provenance.py` where results came from, `audit.py` what the audit trail
-lacks; `pruning.py` deletes what is outdated. Each write is one transaction; each change of state is guarded and leaves
-an event (`transitions.py`).
+`explanations.py` what is to be explained, `provenance.py` where results came from, `sent.py` what left the node,
+`audit.py` what the audit trail lacks; `pruning.py` deletes what is outdated. Each write is one transaction; each change
+of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dicom_node.jobs.reading_list import ReadingList
 from dicom_node.jobs.rejections import RejectionBook
 from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
+from dicom_node.jobs.sent import SentBook
 from dicom_node.jobs.views import Views
 from dicom_node.jobs.workitems import WorkitemBook
 
@@ -51,6 +52,7 @@ class Registry(
     FlagObjective,
     ProvenanceBook,
     AuditBook,
+    SentBook,
     Pruning,
     Views,
 ):

@@ -5,7 +5,7 @@ destination is told, where that is not the change's level; previous: what it had
 A result's rejection note is a delivery of kind `reject`.
 
 A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
-rejected_at, rejection: when and why the archive rejected the report itself.
+rejected_at, rejection: when and why the archive rejected the report itself, or another object of the result.
 stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
 asked since the last; failed_commitments: how often it did not commit, since a person looked last.
 audited: the audit trail has it; of a delivery, 1: that it began, 2: that it was delivered.
@@ -163,6 +163,22 @@ deliveries = Table(
     UniqueConstraint("change_id", "destination"),
     Index("ix_deliveries_due", "state", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
+    Index("ix_deliveries_path", "path"),
+)
+
+# What stays known of objects that left the node, see `base/sent.py`. kept: the file is still in the outgoing folder.
+sent_objects = Table(
+    "sent_objects",
+    metadata,
+    Column("path", String(200), primary_key=True),
+    Column("study_id", String(32), ForeignKey("studies.id"), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    Column("noted_at", Float, nullable=False),
+    Index("ix_sent_objects_kept_noted_at", "kept", "noted_at"),
 )
 
 # One request for storage commitment (PS3.4 annex J), written before it is sent. store: which of the delivery's stores

@@ -17,7 +17,7 @@ from dicom_node.base.events import Event, log
 from dicom_node.base.types import DeliveryState, Rejection, StudyState, Withdrawal
 from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.study_records import record_of
-from dicom_node.jobs.tables import deliveries, results
+from dicom_node.jobs.tables import deliveries, results, sent_objects
 from dicom_node.jobs.transitions import lock_study, move, note_event
 
 REJECT = "reject"  # the kind of a delivery that takes a rejection note
@@ -129,6 +129,7 @@ class WithdrawalBook(FlagBook):
             reason=row.withdrawn_reason,
             at=row.withdrawn_at,
             objects=tuple((name, tuple(dict.fromkeys(paths))) for name, paths in objects.items()),
+            report=(row.path, row.sop_class_uid, row.series_instance_uid, row.sop_instance_uid),
         )
 
     @staticmethod
@@ -141,14 +142,21 @@ class WithdrawalBook(FlagBook):
     def _note_rejected_reports(
         connection: sa.Connection, study: str, objects: Sequence[tuple[str, str]], rejection: Rejection, at: float
     ) -> int:
-        """Note that the archive rejected results that stand; how many. objects: (Series, SOP Instance UID)."""
+        """Note that the archive rejected results that stand, or parts of them; how many.
+
+        objects: (Series, SOP Instance UID).
+        """
         series, sops = {one[0] for one in objects}, {one[1] for one in objects}
-        mine = sa.select(results).where(results.c.study_id == study, results.c.withdrawn_at.is_(None))
-        named = [
-            row.id
-            for row in connection.execute(mine)
-            if row.series_instance_uid in series or row.sop_instance_uid in sops
-        ]
+        stands = sa.and_(results.c.study_id == study, results.c.withdrawn_at.is_(None))
+        reports = sa.select(results.c.id, results.c.series_instance_uid, results.c.sop_instance_uid).where(stands)
+        further = (
+            sa.select(results.c.id, sent_objects.c.series_instance_uid, sent_objects.c.sop_instance_uid)
+            .join(deliveries, deliveries.c.result_id == results.c.id)
+            .join(sent_objects, sent_objects.c.path == deliveries.c.path)
+            .where(stands, IS_OBJECT)
+        )
+        known = [*connection.execute(reports).all(), *connection.execute(further).all()]
+        named = {result for result, of_series, uid in known if of_series in series or uid in sops}
         values = {"rejected_at": at, "rejection": rejection}
         connection.execute(results.update().where(results.c.id.in_(named)).values(**values))
         return len(named)

@@ -1,8 +1,8 @@
 """The same object in a simpler SOP class, for an archive that takes none of the class it was made in.
 
 Comprehensive 3D SR → Comprehensive SR → Enhanced SR: the tree of a report is one that all three IODs allow (PS3.3
-A.35.2, A.35.3, A.35.13). Multi-frame pages → an object a page. UIDs follow from those before, and so do those of
-predecessors, for this archive was sent them in the same class.
+A.35.2, A.35.3, A.35.13). → Basic Text SR: another tree, see `basic_text`. Multi-frame pages → an object a page. UIDs
+follow from those before, and so do those of predecessors, for this archive was sent them in the same class.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    EnhancedSRStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
 )
 
 from dicom_node.base.config import SopClass
+from dicom_node.reporting.basic_text import make_basic
 from dicom_node.reporting.content import derived_uid
 from dicom_node.reporting.document import SOP_CLASSES, variant_uid
 from dicom_node.reporting.write import write_report
 
-SIMPLER_REPORT: dict[UID, SopClass] = {Comprehensive3DSRStorage: "comprehensive", ComprehensiveSRStorage: "enhanced"}
+SIMPLER_REPORT: dict[UID, SopClass] = {
+    Comprehensive3DSRStorage: "comprehensive",
+    ComprehensiveSRStorage: "enhanced",
+    EnhancedSRStorage: "basic_text",
+}
 
 
 def simpler(path: Path) -> list[Path]:
@@ -50,6 +56,8 @@ def _report(document: Dataset, sop_class: SopClass) -> Dataset:
                 if reference.ReferencedSOPClassUID == document.SOPClassUID:
                     reference.ReferencedSOPClassUID = wanted
                     reference.ReferencedSOPInstanceUID = variant_uid(reference.ReferencedSOPInstanceUID, sop_class)
+    if sop_class == "basic_text":
+        make_basic(simple)
     simple.InstanceNumber = int(document.InstanceNumber) + 1
     return _named(simple, wanted, variant_uid(document.SOPInstanceUID, sop_class))
 
@@ -64,6 +72,11 @@ def _page(document: Dataset, number: int) -> Dataset:
     for keyword in ("NumberOfFrames", "FrameIncrementPointer", "PageNumberVector"):
         if keyword in page:
             delattr(page, keyword)
+    shown = document.get("SourceImageSequence", [])  # one item for each page but the first, which shows none
+    if "SourceImageSequence" in page:
+        del page.SourceImageSequence
+    if number > 0 and len(shown) == document.NumberOfFrames - 1:
+        page.SourceImageSequence = [deepcopy(shown[number - 1])]
     page.InstanceNumber = number + 1
     return _named(page, SecondaryCaptureImageStorage, derived_uid("page", document.SOPInstanceUID, str(number)))
 

@@ -2,7 +2,8 @@
 
 A key slice is shown twice, as it was acquired and with the overlay: patches that speak for the finding, coloured by how
 much they add to the model's score. Every page says that nobody has verified it and what model made it. No page names
-the patient unless the site asks for it (`explanation.burn_in_name`).
+the patient unless the site asks for it (`explanation.burn_in_name`); nor, then, is free text of the source burned in,
+which may name somebody.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from dicom_node.base.types import Score, StudyResult
 from dicom_node.reporting import codes
 from dicom_node.reporting.drawing import GREY, MARGIN, SIDE, YELLOW, Page, Picture, drawable
+from dicom_node.reporting.sequence_names import sequence_words
 from dicom_node.reporting.summary import restriction, score_in_words
 from dicom_node.reporting.wording import Wording
 
@@ -28,16 +30,22 @@ PANEL = MARGIN, 220, SIDE // 2 - 8, 790
 FAINT = 0.15  # share of the strongest value from which a patch is coloured at all
 DARKEST, BRIGHTEST = 1.0, 99.5  # percentiles of a slice that become black and white
 OPAQUE = 0.55
+UPRIGHT = 0.9  # cosine of the angle to an axis of the patient from which on a plane is called by it
+PLANES = ("sagittal", "coronal", "axial")  # by the axis that stands on them
 SIDES = (("L", "R"), ("P", "A"), ("H", "F"))  # towards higher and lower x, y, z of the patient (PS3.3 C.7.6.2.1.1)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How pages are worded. name: the patient's, only where the site asked for it. made: when, in words."""
+    """How pages are worded. name: the patient's, only where the site asked for it. made: when, in words.
+
+    free_text: whether a series may be named by its Series Description.
+    """
 
     wording: Wording
     name: str = ""
     made: str = ""
+    free_text: bool = False
 
 
 def summary_page(result: StudyResult, explained: Sequence[ExplainedSeries], reader: Reader) -> Picture:
@@ -75,7 +83,7 @@ def key_slice_page(result: StudyResult, explained: ExplainedSeries, key: KeySlic
     top = _marks(page, result, reader, top)
     [score] = [one for one in result.diagnoses if one.name == explained.question.output]
     top = page.text(_named(score, wording), top, size=28, bold=True, bottom=top + 74)
-    page.text(_place(explained, key, wording), top + 6, size=22, bottom=PANEL[1], colour=GREY)
+    page.text(place(explained, key, reader), top + 6, size=22, bottom=PANEL[1], colour=GREY)
     plain, sides = grey_levels(key.pixels), side_letters(key)
     spacing = key.plane.frame.spacing or (1.0, 1.0)
     right_panel = (SIDE // 2 + 8, PANEL[1], SIDE - MARGIN, PANEL[3])
@@ -133,13 +141,25 @@ def _named(score: Score, wording: Wording) -> str:
     return f"{wording.name(codes.diagnosis(score.name))}: {score_in_words(score, wording)}"
 
 
-def _place(explained: ExplainedSeries, key: KeySlice, wording: Wording) -> str:
+def place(explained: ExplainedSeries, key: KeySlice, reader: Reader) -> str:
     """Where a reader finds the slice: its series, its Instance Number, and its frame where there are several."""
-    name = codes.printable(explained.series.name)
+    wording = reader.wording
+    name = codes.printable(explained.series.name) if reader.free_text else _series(explained, key, wording)
     image = key.plane.image.instance_number
     number = str(image if image is not None else f"({key.position + 1}/{len(explained.slices)})")
     frame = "" if key.frame_number is None else wording.say("frame_of", number=key.frame_number)
     return wording.say("slice_of", series=name if drawable(name) else "…", number=number) + frame
+
+
+def _series(explained: ExplainedSeries, key: KeySlice, wording: Wording) -> str:
+    """The series in words of the node's own: what it recognises of the sequence, the plane, and the Series Number."""
+    orientation = np.reshape(np.array(key.plane.frame.orientation), (2, 3))
+    normal = np.abs(np.cross(*orientation))
+    plane = PLANES[int(np.argmax(normal))] if normal.max() > UPRIGHT else "oblique"
+    known = " ".join(sequence_words(explained.series.name))
+    words = f"{known} {wording.say(plane)}".strip()
+    number = key.plane.image.series_number
+    return words if number is None else wording.say("series_number", series=words, number=number)
 
 
 def _marks(page: Page, result: StudyResult, reader: Reader, top: int) -> int:

@@ -1,14 +1,14 @@
 """A rejection note: the Key Object Selection that takes a withdrawn result back in an archive (IHE RAD IOCM).
 
 It names exactly the objects that the archive has or may have, under the patient and study under which they were sent,
-which is read from the very files that were sent. Its UIDs follow from its title and those objects: work repeated after
-a crash writes the same note.
+as the registry noted it when they left, else as the very files say that were sent. Its UIDs follow from its title and
+those objects: work repeated after a crash writes the same note.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sr.codedict import codes as standard
 
 from dicom_node.base.errors import ReportError, RetriableError
+from dicom_node.base.sent import SentObject, header_of
 from dicom_node.base.types import Withdrawal
 from dicom_node.reporting.codes import long_string
 from dicom_node.reporting.content import derived_uid
@@ -32,14 +33,15 @@ OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "Ti
 SERIES_NUMBER_ABOVE = 1  # beside the series that it rejects
 
 
-def build_rejection(withdrawal: Withdrawal, files: Sequence[Path]) -> Dataset:
-    """The note for one destination. files: the objects that it has or may have, as they were sent.
+def build_rejection(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, SentObject]) -> Dataset:
+    """The note for one destination.
 
-    Raises ReportError when the files cannot be read or are not of one patient and study, RetriableError when the disk
-    does not give them now.
+    files: the objects that it has or may have, as they were sent; noted: what the registry noted of them, by name. An
+    object of which neither is left is not named, see `named_in`. Raises ReportError when nothing is left of any or they
+    are not of one patient and study, RetriableError when the disk does not give them now.
     """
     with disable_value_validation(), warnings.catch_warnings(action="ignore"):
-        sent = [_read(path) for path in files]
+        sent = _sent(withdrawal, files, noted)
         first = sent[0]
         for keyword in (*OF_PATIENT, *OF_STUDY, "IssuerOfPatientID"):
             if any(one.get(keyword) != first.get(keyword) for one in sent):
@@ -72,15 +74,47 @@ def build_rejection(withdrawal: Withdrawal, files: Sequence[Path]) -> Dataset:
     return note
 
 
-def _read(path: Path) -> Dataset:
+def named_in(note: Dataset) -> int:
+    """How many objects a note names."""
+    return sum(
+        len(series.ReferencedSOPSequence)
+        for study in note.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+    )
+
+
+def _sent(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, SentObject]) -> list[Dataset]:
+    """The headers of all objects of which something is left."""
+    found = [header_of(noted[path.name]) if path.name in noted else _read(path) for path in files]
+    sent = [header for header in found if header is not None]
+    if not sent:
+        raise ReportError("nothing is left of the objects that were sent: they are no longer in the outgoing folder")
+    report, *uids = withdrawal.report
+    if report in {path.name for path, header in zip(files, found, strict=True) if header is None}:
+        sent.append(_of_registry(uids, sent[0]))
+    return sent
+
+
+def _of_registry(uids: Sequence[str], other: Dataset) -> Dataset:
+    """The report as the registry knows it. uids: SOP Class, Series and SOP Instance; other: an object of the result."""
+    header = Dataset()
+    for keyword in (*OF_PATIENT, *OF_STUDY, *OPTIONAL):
+        if keyword in other:
+            header.add(other[keyword])
+    header.SOPClassUID, header.SeriesInstanceUID, header.SOPInstanceUID = uids
+    return header
+
+
+def _read(path: Path) -> Dataset | None:
+    """The header of a file; None where there is none that can be read. Raises RetriableError."""
     try:
         return dcmread(path, stop_before_pixels=True)
     except FileNotFoundError:
-        raise ReportError("an object that was sent is no longer in the outgoing folder") from None
+        return None
     except (OSError, InvalidDicomError, BytesLengthException, *UNREADABLE) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise RetriableError(f"an object that was sent cannot be read now ({error.strerror})") from error
-        raise ReportError("an object that was sent can no longer be read") from None
+        return None
 
 
 def _content(withdrawal: Withdrawal, sent: Sequence[Dataset]) -> KeyObjectSelection:

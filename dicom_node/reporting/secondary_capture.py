@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -20,16 +21,27 @@ from dicom_node.reporting.source import Image, Source
 SERIES = 1  # added to the report's series number
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The source image that a page shows. frame: from 1, where it has several."""
+
+    image: Image
+    frame: int | None = None
+
+
 def multi_frame(
     pages: Sequence[Picture],
-    shown: Sequence[Image],
+    shown: Sequence[Shown],
     result: StudyResult,
     report_uid: str,
     source: Source,
     settings: ReportSection,
     created_at: datetime,
 ) -> Dataset:
-    """All pages in one object. shown: the source images that pages show; report_uid: of the report they belong to."""
+    """All pages in one object.
+
+    shown: what each page but the first shows, in their order; report_uid: of the report they belong to.
+    """
     document = new_object(
         MultiFrameTrueColorSecondaryCaptureImageStorage, derived_uid("pages", report_uid, "multi-frame")
     )
@@ -45,7 +57,7 @@ def multi_frame(
 
 def single_frames(
     pages: Sequence[Picture],
-    shown: Sequence[Image],
+    shown: Sequence[Shown],
     result: StudyResult,
     report_uid: str,
     source: Source,
@@ -55,9 +67,10 @@ def single_frames(
     """An object a page, for archives that take no multi-frame Secondary Capture; the same series."""
     documents = []
     for number, page in enumerate(pages, 1):
+        own = [shown[number - 2]] if number > 1 else []
         document = new_object(SecondaryCaptureImageStorage, derived_uid("pages", report_uid, str(number)))
         document.InstanceNumber = number
-        _fill(document, page, shown, result, report_uid, settings)
+        _fill(document, page, own, result, report_uid, settings)
         complete(document, result, source, settings, created_at)
         documents.append(document)
     return documents
@@ -66,7 +79,7 @@ def single_frames(
 def _fill(
     document: Dataset,
     pixels: Picture,
-    shown: Sequence[Image],
+    shown: Sequence[Shown],
     result: StudyResult,
     report_uid: str,
     settings: ReportSection,
@@ -84,7 +97,7 @@ def _fill(
     document.LossyImageCompression = "00"
     document.DerivationDescription = "Pages that explain an AI result, not verified by a physician"
     if shown:
-        document.SourceImageSequence = [_reference(image) for image in shown]
+        document.SourceImageSequence = [_reference(one) for one in shown]
     document.SamplesPerPixel = 3
     document.PhotometricInterpretation = "RGB"
     document.PlanarConfiguration = 0
@@ -95,9 +108,11 @@ def _fill(
     document.PixelData = pixels.tobytes()
 
 
-def _reference(image: Image) -> Dataset:
+def _reference(shown: Shown) -> Dataset:
     reference = Dataset()
-    reference.ReferencedSOPClassUID = image.sop_class_uid
-    reference.ReferencedSOPInstanceUID = image.sop_instance_uid
+    reference.ReferencedSOPClassUID = shown.image.sop_class_uid
+    reference.ReferencedSOPInstanceUID = shown.image.sop_instance_uid
+    if shown.frame is not None:
+        reference.ReferencedFrameNumber = shown.frame
     reference.PurposeOfReferenceCodeSequence = [coded(report_code("source_image"))]
     return reference

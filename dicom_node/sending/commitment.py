@@ -17,10 +17,10 @@ from dicom_node.base.errors import NotCommitted, PeerBusy, PeerRefused, PeerUnre
 from dicom_node.base.events import Event, log
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome, Stage
+from dicom_node.base.requestor import NotAccepted, associated
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.commitment_answers import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, CommitmentAnswers
 from dicom_node.sending.remedies import MAX_UNANSWERED
-from dicom_node.sending.requestor import NotAccepted, associated
 from dicom_node.sending.storescu import StoreScu, read_object
 
 REQUEST = 1  # Action Type ID, PS3.4 table J.3-1
@@ -73,8 +73,10 @@ class CommitmentScu:
 
         contexts = [(STORAGE_COMMITMENT, (ExplicitVRLittleEndian, ImplicitVRLittleEndian))]
         try:
+            handlers = [(evt.EVT_N_EVENT_REPORT, on_answer)]
+            answerable = self._answers.answerable
             with associated(
-                self._destination, self._calling_ae, contexts, [(evt.EVT_N_EVENT_REPORT, on_answer)]
+                self._destination, self._calling_ae, contexts, handlers=handlers, answerable=answerable
             ) as association:
                 transaction_uid = generate_uid(prefix=None)
                 self._registry.ask(delivery, transaction_uid, dataset.SOPInstanceUID, time.time())

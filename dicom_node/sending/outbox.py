@@ -14,20 +14,21 @@ from pathlib import Path
 
 from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import AnyDestination, Archive, Configuration, Destination
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE
 from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome, Stage
+from dicom_node.base.requestor import NotAccepted
+from dicom_node.base.sent import sent_object
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.remedies import remedy_for
-from dicom_node.sending.requestor import NotAccepted
 
 Fallback = Callable[[Path], Sequence[Path]]
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
 JITTER = 1.1  # the longest wait, as a multiple of the one that is meant
-TIMEOUTS_PER_ATTEMPT = 6  # connecting, sending and the answer, each at most twice
 
 
 class Outbox:
@@ -78,7 +79,7 @@ class Outbox:
 
     def deliver_next(self, destination: AnyDestination) -> bool:
         """Try the next due delivery; False when none is due."""
-        lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_ATTEMPT + LEASE_MARGIN_SECONDS
+        lease = time.time() + destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE + LEASE_MARGIN_SECONDS
         allowed = self._configuration.moves_nonclinical
         if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical
@@ -100,6 +101,7 @@ class Outbox:
 
     def _attempt(self, delivery: Delivery, destination: AnyDestination) -> None:
         passed(FaultPoint.DELIVERY_CLAIMED)
+        self._note(delivery)
         try:
             outcome = self._senders[destination.name](delivery)
         except NodeError as error:
@@ -110,6 +112,14 @@ class Outbox:
         else:
             passed(FaultPoint.DELIVERY_TAKEN)
             self._note_success(delivery, destination, outcome)
+
+    def _note(self, delivery: Delivery) -> None:
+        """Before an object leaves, have durable what a rejection note of it will need, once its bytes are gone."""
+        if delivery.path is None or self._registry.is_sent(delivery.path):
+            return
+        sent = sent_object(self._configuration.node.outgoing, delivery.path)
+        if sent is not None:  # else its sender says what is wrong with it
+            self._registry.note_sent(delivery, sent, time.time())
 
     def _note_success(self, delivery: Delivery, destination: AnyDestination, outcome: Outcome) -> None:
         if outcome.stage is Stage.STORED:

@@ -12,8 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import PeerBusy, PeerRefused, PeerUnreachable, PermanentError, RetriableError
 from dicom_node.base.orders import Delivery, Outcome, Stage
+from dicom_node.base.requestor import associated
 from dicom_node.base.tls import client_context
-from dicom_node.sending.requestor import associated
 
 SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111

@@ -6,17 +6,17 @@ import base64
 import json
 import os
 import re
-import time
+import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
-from urllib3.response import BaseHTTPResponse
+from urllib.parse import urlsplit
 
 from dicom_node.base.config import StowDestination
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE, TOO_LATE, Deadline
 from dicom_node.base.errors import ConfigurationError, PeerBusy, PeerRefused, PeerUnreachable, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_VERSION_NAME
 from dicom_node.base.orders import Delivery, Outcome
@@ -50,9 +50,10 @@ class StowUser:
     def __init__(self, destination: StowDestination, outgoing: Path) -> None:
         self._destination = destination
         self._outgoing = outgoing
-        self._tls = (destination.tls or ClientTls()) if destination.url.startswith("https:") else None
-        self._context = client_context(self._tls) if self._tls else None
-        self._pool = self._new_pool()
+        self._address = urlsplit(destination.url)
+        self._tls = (destination.tls or ClientTls()) if self._address.scheme == "https" else None
+        if self._tls is not None:
+            client_context(self._tls)  # what is no use is said at the start
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """One attempt. Raises what `store` raises."""
@@ -70,31 +71,6 @@ class StowUser:
             status, answer = self._post(file)
         _judge(status, answer, instance)
 
-    def _new_pool(self) -> urllib3.PoolManager:
-        seconds = self._destination.timeout_seconds
-        server_name = self._tls.server_name if self._tls else None
-        # Where there is no name of its own, urllib3 asks for the host's.
-        named: dict[str, Any] = {"assert_hostname": server_name, "server_hostname": server_name} if server_name else {}
-        return urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            retries=False,
-            ssl_context=self._context,
-            **named,
-        )
-
-    def _renew(self) -> None:
-        """Let no connection go on under replaced certificates. Raises RetriableError while they are no use."""
-        if self._tls is None:
-            return
-        try:
-            context = client_context(self._tls)
-        except ConfigurationError as error:
-            raise RetriableError(str(error)) from error
-        if context is not self._context:
-            self._pool.clear()
-            self._context = context
-            self._pool = self._new_pool()
-
     def _post(self, file: BinaryIO) -> tuple[int, bytes]:
         boundary = uuid.uuid4().hex
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -106,26 +82,48 @@ class StowUser:
             "Accept-Encoding": "identity",
             "User-Agent": IMPLEMENTATION_VERSION_NAME,
         }
-        self._renew()
-        try:
-            response = self._pool.request(
-                "POST",
-                f"{self._destination.url}/studies",
-                body=_body(head, file, tail),
-                headers=headers | self._credentials(),
-                redirect=False,
-                preload_content=False,
-            )
+        headers |= self._credentials()
+        with Deadline(self._destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE) as deadline:
+            connection = self._connect(deadline)
             try:
-                return response.status, _bounded(response, self._destination.timeout_seconds)
+                with suppress(BrokenPipeError):  # it may have answered before it read everything
+                    connection.request("POST", f"{self._address.path}/studies", _body(head, file, tail), headers)
+                response = connection.getresponse()
+                answer = _bounded(response)
+            except (OSError, HTTPException) as error:  # its words quote what the peer sent
+                broke = f"the connection broke before the answer ({type(error).__name__})"
+                raise PeerUnreachable(TOO_LATE if deadline.passed else broke) from error
             finally:
-                response.close()
-        except SSLError as error:
-            raise PeerUnreachable("no TLS connection: the peer's certificate is not one to trust, or ours") from error
-        except (NewConnectionError, ConnectTimeoutError) as error:
+                connection.close()
+        if deadline.passed:  # an answer without a length ends with its connection, whoever ended that
+            raise PeerUnreachable(TOO_LATE)
+        return response.status, answer
+
+    def _connect(self, deadline: Deadline) -> HTTPConnection:
+        """An open connection. Raises PeerUnreachable."""
+        host = self._address.hostname or ""
+        port = self._address.port or (80 if self._tls is None else 443)
+        try:
+            peer = deadline.connect(host, port, self._destination.timeout_seconds)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             raise PeerUnreachable("no connection: nobody answers at this address") from error
-        except HTTPError as error:  # its words quote what the peer sent
-            raise PeerUnreachable(f"the connection broke before the answer ({type(error).__name__})") from error
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            connection = HTTPConnection(host, port)
+            connection.sock = peer
+            return connection
+        try:
+            context = client_context(self._tls)
+            connection = HTTPSConnection(host, port, context=context)
+            connection.sock = context.wrap_socket(peer, server_hostname=self._tls.server_name or host)
+        except ConfigurationError as error:  # its files are being replaced, or were lost since the start
+            peer.close()
+            raise RetriableError(str(error)) from error
+        except (OSError, ValueError) as error:
+            peer.close()
+            raise PeerUnreachable("no TLS connection: the peer's certificate is not one to trust, or ours") from error
+        deadline.watch(connection.sock)
+        return connection
 
     def _credentials(self) -> dict[str, str]:
         settings = self._destination
@@ -156,17 +154,15 @@ def _body(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
     yield tail
 
 
-def _bounded(response: BaseHTTPResponse, seconds: float) -> bytes:
-    """The answer's body; nothing of one that is too long. Raises PeerUnreachable when it does not end in time."""
-    until = time.monotonic() + seconds
-    body = b""
-    while part := response.read1(AT_ONCE):
-        body += part
-        if len(body) > MAX_ANSWER_BYTES:
-            return b""
-        if time.monotonic() > until:
-            raise PeerUnreachable("the answer did not end in time")
-    return body
+def _bounded(response: HTTPResponse) -> bytes:
+    """The answer's body; nothing of one that is too long. Raises HTTPException when it ends too early."""
+    body = bytearray(MAX_ANSWER_BYTES + 1)  # and no more, whatever lengths the peer gives
+    size = response.readinto(body)
+    if size > MAX_ANSWER_BYTES:
+        return b""
+    if response.length:
+        raise IncompleteRead(b"", response.length)
+    return bytes(body[:size])
 
 
 def _judge(status: int, answer: bytes, instance: str) -> None:

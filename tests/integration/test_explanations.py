@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from pydicom.uid import (
 from dicom_node.demo.archive import AE_TITLE, Archive
 from dicom_node.jobs.explanations import ExplanationView
 from dicom_node.jobs.tables import deliveries, explanations
+from prima_core import key_slices
+from support.command_line import Cli
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, send, small_study
 from support.orthanc import ORTHANC_AE, Orthanc
@@ -195,3 +198,28 @@ def test_a_finding_is_explained_again_offline(
     unknown = node.cli("explain", uid, "--finding", "no_such_thing", "--out", str(tmp_path / "out"))
     assert unknown.returncode == 1
     assert "has no diagnosis 'no_such_thing'" in unknown.stderr
+
+
+def test_a_finding_for_which_nothing_can_be_singled_out_is_named(
+    house: tuple[Node, Orthanc, Archive],
+    study: tuple[str, list[Dataset]],
+    tmp_path: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the model answers, no slice speaks for it: the rest of the command is as it is."""
+    node, _, _ = house
+    uid, _ = study
+    view = explained(node, uid)
+    assert view is not None
+    finding = view.document[0]["finding"]
+    really = key_slices.explain
+    silent = lambda *given: [replace(one, key=()) for one in really(*given)]  # noqa: E731
+    where = ("explain", uid, "--config", node.config, "--out", tmp_path / "out", "--method", "gradient")
+    words = f"nothing in the images could be singled out for {finding}"
+    assert words not in cli(*where, "--finding", finding).err
+    monkeypatch.setattr(key_slices, "explain", silent)
+    done = cli(*where, "--finding", finding)
+    assert done.code == 0
+    assert words in " ".join(done.err.split())
+    assert finding in done.out, "its heat map is written all the same"

@@ -5,6 +5,7 @@ Does not cover a RIS that acts on the messages.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from support.hl7_peers import ScriptedPeer, ack, certificate
 from support.peers import free_port, wait_until
 
 QUICK = 0.3
+BABBLES = 300_000  # then a peer gives up by itself
 
 
 def sender(port: int, **values: Any) -> MllpSender:
@@ -125,6 +127,28 @@ def test_a_peer_that_closes_before_or_inside_its_answer(cut: int) -> None:
 def test_an_answer_that_is_none_is_no_answer(garbage: bytes) -> None:
     with ScriptedPeer(lambda _: garbage) as server, pytest.raises(PeerUnreachable, match="answer"):
         sender(server.port).send(message())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("babble", [b"\r\n" * 500, ack("AA", "OLD1")])
+def test_a_peer_that_babbles_for_ever(tmp_path: Path, babble: bytes, tls: bool) -> None:
+    files = certificate(tmp_path) if tls else None
+    with ScriptedPeer(lambda _: babble * 100, server_context(files) if files else None) as server:
+        ours = sender(server.port, timeout_seconds=QUICK, **({"tls": files} if files else {}))
+        babbler = threading.Thread(target=babble_on, args=(server, babble))
+        babbler.start()
+        with pytest.raises(PeerUnreachable, match="in time"):
+            ours.send(message())
+        ours.close()
+        babbler.join()
+
+
+def babble_on(server: ScriptedPeer, words: bytes) -> None:
+    """Write to the first connection as fast as the other side reads, until it closes it."""
+    wait_until(lambda: server.connections)
+    with contextlib.suppress(OSError):
+        for _ in range(BABBLES):
+            server.connections[0].sendall(words)
 
 
 def test_a_late_answer_to_an_older_message_is_not_taken_for_this_one() -> None:

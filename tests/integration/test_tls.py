@@ -21,6 +21,7 @@ from pydicom import dcmread
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import ConfigurationError, PeerUnreachable
 from dicom_node.base.events import Event
+from dicom_node.base.requestor import associated
 from dicom_node.base.tls import ClientTls
 from dicom_node.base.ups_settings import Subscriber
 from dicom_node.certificates import check_certificates
@@ -29,7 +30,6 @@ from dicom_node.intake import secured
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.storescu import store as send
-from dicom_node.worklist.dicom import requestor
 from support.certificates import Authority, Issued
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
 from support.node import Node, destination, small_study
@@ -226,12 +226,12 @@ def test_nothing_is_sent_to_an_archive_that_cannot_prove_itself(
 
 
 def test_worklist_associations_are_secured_as_well(node: RunningReceiver, scanner: Issued) -> None:
-    verification = "1.2.840.10008.1.1"
+    verification = [("1.2.840.10008.1.1", ["1.2.840.10008.1.2"])]
     known = Subscriber(ae_title=AE_TITLE, host="127.0.0.1", port=node.port, tls=scanner.client())
-    with requestor.associated(known, "SCANNER", [verification]) as association:
+    with associated(known, "SCANNER", verification) as association:
         assert association.send_c_echo().Status == 0
     unknown = known.model_copy(update={"tls": scanner.client("other.example.org")})
-    with pytest.raises(PeerUnreachable, match="mismatch"), requestor.associated(unknown, "SCANNER", [verification]):
+    with pytest.raises(PeerUnreachable, match="mismatch"), associated(unknown, "SCANNER", verification):
         pass
 
 

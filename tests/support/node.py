@@ -38,6 +38,7 @@ from pynetdicom.events import Event as AssociationEvent
 
 from dicom_node.base.config import Configuration, load_configuration
 from dicom_node.base.events import Event
+from dicom_node.base.reactor import WITHOUT_LOSS
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
 from support.dicom_factory import SeriesFacts, StudyFacts, mr_slices
@@ -288,7 +289,7 @@ def send(port: int, images: Iterable[Dataset], priority: int = 0, calling: str =
     entity = AE(calling)
     for pair in {(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images}:
         entity.add_requested_context(*pair)
-    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY])
+    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS])
     assert association.is_established
     statuses = [_status(association, image, priority) for image in images]
     association.release()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE
 from dicom_node.base.errors import NodeError
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.ups_settings import Subscriber
@@ -26,7 +27,6 @@ FIRST_RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 300.0
 MAX_AGE_SECONDS = 24 * 3600.0
 MAX_WAITING = 20000  # for one receiver: all that may be subscribed to at once, with a lock, and what follows
-LEASE_TIMEOUTS = 4  # connecting, negotiating, sending and releasing may each take the subscriber's timeout
 LEASE_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -73,7 +73,7 @@ class EventOutbox:
     def send_next(self, subscriber: Subscriber) -> bool:
         """Try the subscriber's next event; False when none is due."""
         now = time.time()
-        lease = LEASE_TIMEOUTS * subscriber.timeout_seconds + LEASE_SECONDS
+        lease = TIMEOUTS_PER_EXCHANGE * subscriber.timeout_seconds + LEASE_SECONDS
         queued = self._registry.claim_event(subscriber.ae_title, self._owner, now + lease, now)
         if queued is None:
             return False

@@ -9,11 +9,12 @@ from pydicom.tag import Tag
 from pynetdicom import build_role
 
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
+from dicom_node.base.requestor import associated
 from dicom_node.base.ups_settings import Subscriber
 from dicom_node.base.workitems import EventType, UpsEvent, Workitem
 from dicom_node.worklist.dicom import dataset as data_sets
 from dicom_node.worklist.dicom.dataset import is_empty, text_of
-from dicom_node.worklist.dicom.requestor import associated, judge
+from dicom_node.worklist.dicom.statuses import TRANSFER_SYNTAXES, judge
 from dicom_node.worklist.dicom.workitem import UPS_PUSH, attributes_of
 
 UPS_EVENT = "1.2.840.10008.5.1.4.34.6.4"
@@ -76,7 +77,7 @@ def send_event(event: UpsEvent, subscriber: Subscriber, calling_ae: str) -> None
     Raises PeerUnreachable or PeerBusy (try again), EventRefused, PeerRefused (a person is needed).
     """
     role = build_role(UPS_EVENT, scp_role=True)
-    with associated(subscriber, calling_ae, [UPS_EVENT], [role]) as association:
+    with associated(subscriber, calling_ae, [(UPS_EVENT, TRANSFER_SYNTAXES)], [role]) as association:
         try:
             status, _ = association.send_n_event_report(
                 data_sets.for_answer(data_sets.read(event.information)),

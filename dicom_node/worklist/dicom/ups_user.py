@@ -18,6 +18,7 @@ from pynetdicom.association import Association
 
 from dicom_node.base.errors import PeerRefused, PeerUnreachable, PermanentError
 from dicom_node.base.orders import Order, Patient, PriorityChange
+from dicom_node.base.requestor import associated
 from dicom_node.base.types import Level
 from dicom_node.base.ups_settings import UpsSettings
 from dicom_node.base.workitems import UpsState
@@ -26,7 +27,7 @@ from dicom_node.worklist.dicom.answering import PENDING, PENDING_WITHOUT_SOME_KE
 from dicom_node.worklist.dicom.dataset import text_of
 from dicom_node.worklist.dicom.levels import UPS_PRIORITIES, lower
 from dicom_node.worklist.dicom.modality_worklist import code_items
-from dicom_node.worklist.dicom.requestor import BUSY, UNABLE_TO_PROCESS, associated, judge
+from dicom_node.worklist.dicom.statuses import BUSY, TRANSFER_SYNTAXES, UNABLE_TO_PROCESS, judge
 from dicom_node.worklist.dicom.ups_provider import UPS_PULL
 from dicom_node.worklist.dicom.ups_states import (
     ALREADY_IN_PROGRESS,
@@ -107,7 +108,8 @@ def tell(
     """
     if change.undo and ours is None:
         raise PermanentError("an undo needs the level that was told")
-    with associated(settings, calling_ae, [UPS_PULL, UPS_PUSH]) as association:
+    contexts = [(sop_class, TRANSFER_SYNTAXES) for sop_class in (UPS_PULL, UPS_PUSH)]
+    with associated(settings, calling_ae, contexts) as association:
         step = _one_step(_steps_of(association, change), change, settings)
         if step is not None and change.undo and ours is not None:
             return _restore(association, step, change, settings, ours)

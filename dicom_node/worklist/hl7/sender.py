@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 
+from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE, TOO_LATE, Deadline
 from dicom_node.base.errors import ConfigurationError, PeerUnreachable
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Destination
@@ -44,27 +45,31 @@ class MllpSender:
         """
         data = block(message)
         header = read_header(message)
-        with self._lock:
+        with self._lock, Deadline(self._destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE) as deadline:
             before = self._connection
-            connection = self._open()
+            connection = self._open(deadline)
             try:
                 self._exchange(connection, data, header)
-            except _HungUp:
+            except _HungUp as error:
                 # A peer that closes after every answer may do so just as we send; the same bytes may go again.
+                if deadline.passed:
+                    raise PeerUnreachable(TOO_LATE) from error
                 if connection is not before:
                     raise
-                self._exchange(self._open(), data, header)
+                self._exchange(self._open(deadline), data, header)
 
     def close(self) -> None:
         """End the connection; the next message opens another."""
         with self._lock:
             self._drop()
 
-    def _open(self) -> _Connection:
-        if self._connection is not None and not self._connection.alive():
-            self._drop()
+    def _open(self, deadline: Deadline) -> _Connection:
+        if self._connection is not None:
+            deadline.watch(self._connection.peer)
+            if not self._connection.alive():
+                self._drop()
         if self._connection is None:
-            self._connection = _Connection(self._connect(), self._destination.timeout_seconds)
+            self._connection = _Connection(self._connect(deadline), self._destination.timeout_seconds)
         return self._connection
 
     def _exchange(self, connection: _Connection, data: bytes, header: Header) -> None:
@@ -74,10 +79,10 @@ class MllpSender:
             self._drop()
             raise
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, deadline: Deadline) -> socket.socket:
         destination = self._destination
         try:
-            plain = socket.create_connection((destination.host, destination.port), destination.timeout_seconds)
+            plain = deadline.connect(destination.host, destination.port, destination.timeout_seconds)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             raise PeerUnreachable(f"no connection: {type(error).__name__}") from error
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -86,7 +91,7 @@ class MllpSender:
             return plain
         try:
             context = client_context(destination.tls)
-            return context.wrap_socket(plain, server_hostname=destination.tls.server_name or destination.host)
+            secure = context.wrap_socket(plain, server_hostname=destination.tls.server_name or destination.host)
         except ConfigurationError as error:  # its files are being replaced, or were lost since the start
             plain.close()
             raise PeerUnreachable(f"no TLS connection: {error}") from error
@@ -94,6 +99,8 @@ class MllpSender:
             plain.close()
             reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__
             raise PeerUnreachable(f"no TLS connection: {reason}") from error
+        deadline.watch(secure)
+        return secure
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -105,15 +112,15 @@ class _Connection:
     """An open connection and what has come over it."""
 
     def __init__(self, peer: socket.socket, timeout: float) -> None:
-        self._peer = peer
+        self.peer = peer
         self._timeout = timeout
         self._reader = BlockReader(MAX_ANSWER_BYTES)
 
     def alive(self) -> bool:
         """Whether the peer has not hung up meanwhile. Answers that came too late are thrown away."""
-        self._peer.setblocking(False)
+        self.peer.setblocking(False)
         try:
-            while data := self._peer.recv(CHUNK):
+            while data := self.peer.recv(CHUNK):
                 self._reader.feed(data)
                 while self._reader.next() is not None:
                     pass
@@ -126,8 +133,8 @@ class _Connection:
     def exchange(self, data: bytes, control_id: str, application_answer_asked: bool) -> None:
         """Send a block and wait for its acknowledgement."""
         try:
-            self._peer.settimeout(self._timeout)
-            self._peer.sendall(data)
+            self.peer.settimeout(self._timeout)
+            self.peer.sendall(data)
             passed(FaultPoint.HL7_SENT)
         except TimeoutError as error:
             raise PeerUnreachable("the peer did not take the message in time") from error
@@ -144,7 +151,7 @@ class _Connection:
 
     def close(self) -> None:
         """Hang up."""
-        self._peer.close()
+        self.peer.close()
 
     def _deadline(self) -> float:
         return time.monotonic() + self._timeout
@@ -162,8 +169,8 @@ class _Connection:
     def _next(self, deadline: float) -> bytes:
         try:
             while (message := self._reader.next()) is None:
-                self._peer.settimeout(max(deadline - time.monotonic(), 0.001))
-                data = self._peer.recv(CHUNK)
+                self.peer.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = self.peer.recv(CHUNK)
                 if not data:
                     raise _HungUp("the peer closed the connection without an answer")
                 self._reader.feed(data)

@@ -13,13 +13,15 @@ from dicom_node import corrections
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import DiskFull
 from dicom_node.base.events import Event
-from dicom_node.base.types import KeyObjects, Rejection, study_id
+from dicom_node.base.orders import Handover
+from dicom_node.base.sent import sent_object
+from dicom_node.base.types import KeyObjects, Rejection, ToSend, study_id
 from dicom_node.corrections import Corrections
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.rejections import KEY_OBJECT_SELECTION
 from dicom_node.jobs.tables import deliveries
 from support.sent_reports import sent_report
-from support.studies import arrival, handover, new_registry, report
+from support.studies import arrival, new_registry, report
 
 STUDY = study_id("1.2.3")
 RETENTION = KeyObjects(Rejection.RETENTION, (("1.2.3", "1.2.3.1", "1.2.3.1.1"),))
@@ -39,17 +41,26 @@ def nothing(_: Sequence[Path]) -> list[tuple[bool, KeyObjects | None]]:
     raise AssertionError("no note to read")
 
 
-def withdrawn(registry: Registry, node: Configuration) -> Path:
-    """A result that was sent and then withdrawn; the report's file."""
+def withdrawn(registry: Registry, node: Configuration, *, noted: bool = False, lost: bool = False) -> Path:
+    """A result that was sent and then withdrawn; the report's file.
+
+    noted: what left was noted. lost: another object was sent too, of which nothing is left.
+    """
     path = sent_report(node.node.outgoing)
     registry.record_arrivals([arrival(1)])
     registry.close_quiet(200, 0, 200)
     claim = registry.claim("w", 1e9, 210)
     assert claim is not None
-    registry.finish_reported(claim, report(), handover("pacs", path=path.name), 220)
-    delivery = registry.claim_delivery("o", "pacs", 1e9, 230)
-    assert delivery is not None
-    registry.delivered(delivery, 240)
+    objects = [ToSend("pacs", "sr", path.name), *([ToSend("pacs", "sc", "gone.dcm")] if lost else [])]
+    registry.finish_reported(claim, report(), Handover(tuple(objects)), 220)
+    for _ in objects:
+        delivery = registry.claim_delivery("o", "pacs", 1e9, 230)
+        assert delivery is not None
+        if noted:
+            sent = sent_object(node.node.outgoing, path.name)
+            assert sent is not None
+            registry.note_sent(delivery, sent, 230)
+        registry.delivered(delivery, 240)
     registry.withdraw(STUDY, Rejection.QUALITY, "tester", 250)
     return path
 
@@ -85,6 +96,48 @@ def test_a_report_that_is_gone_leaves_the_rejection_to_a_person(registry: Regist
     assert [line["number"] for line in lines] == [Event.NOTE_NOT_WRITTEN.number]
     assert queued(registry) == [("set_aside", None)]
     assert registry.withdrawals_due() == []
+
+
+def test_a_result_is_rejected_after_its_bytes_have_gone(registry: Registry, node: Configuration) -> None:
+    path = withdrawn(registry, node, noted=True)
+    path.unlink()
+    with capture_logs() as lines:
+        Corrections(node, registry, nothing).complete_withdrawals()
+    assert [line["number"] for line in lines] == [Event.NOTE_WRITTEN.number]
+    [(state, note)] = queued(registry)
+    assert (state, (node.node.outgoing / str(note)).exists()) == ("pending", True)
+
+
+def test_a_lost_object_is_said_and_the_others_are_rejected(registry: Registry, node: Configuration) -> None:
+    withdrawn(registry, node, lost=True)
+    with capture_logs() as lines:
+        Corrections(node, registry, nothing).complete_withdrawals()
+    assert [line["number"] for line in lines] == [Event.NOTE_WRITTEN.number, Event.NOTE_INCOMPLETE.number]
+    assert [line["count"] for line in lines] == [1, 1]
+    assert [state for state, _ in queued(registry)] == ["pending"]
+
+
+def test_sent_files_are_deleted_once(registry: Registry, node: Configuration) -> None:
+    path = withdrawn(registry, node, noted=True)
+    jobs = Corrections(node, registry, nothing)
+    jobs.delete_sent()
+    assert path.exists(), "its rejection note is still to be written"
+    jobs.complete_withdrawals()
+    path.write_bytes(b"as a run that was killed leaves it")
+    with capture_logs() as lines:
+        for _ in range(2):
+            jobs.delete_sent()
+    assert not path.exists()
+    assert [(line["number"], line["count"]) for line in lines] == [(Event.SENT_DELETED.number, 1)]
+
+
+def test_without_the_folder_nothing_is_deleted(registry: Registry, node: Configuration) -> None:
+    withdrawn(registry, node, noted=True)
+    jobs = Corrections(node, registry, nothing)
+    jobs.complete_withdrawals()
+    node.node.outgoing.rename(node.node.outgoing.with_name("elsewhere"))
+    jobs.delete_sent()
+    assert len(registry.unneeded(1e12)) == 1
 
 
 def test_a_full_disk_only_postpones_the_note(

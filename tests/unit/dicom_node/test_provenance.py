@@ -99,7 +99,8 @@ def test_images_are_used_set_aside_or_left_out_with_the_reason(random_bundle: Pa
 
 def test_what_decides_results_is_equal_on_another_machine_and_holds_no_secret() -> None:
     here = configuration_from({"node": {"database": DATABASE.format("secret")}}, Path("/a"))
-    there = configuration_from({"node": {"port": 4242}, "intake": {"stability_seconds": 9}}, Path("/b"))
+    elsewhere = {"node": {"port": 4242}, "intake": {"stability_seconds": 9}, "report": {"keep_sent_days": 9}}
+    there = configuration_from(elsewhere, Path("/b"))
     records = [configuration_record(one) for one in (here, there)]
     assert "secret" not in str(records)
     assert records[0]["digest"] != records[1]["digest"]
@@ -116,6 +117,8 @@ def test_what_decides_results_is_equal_on_another_machine_and_holds_no_secret() 
         {"model": {"precision": "bf16"}},
         {"worklist": {"mapping": {"none": "routine", "low": "elevated", "medium": "elevated", "high": "urgent"}}},
         {"report": {"negatives": "all"}},
+        {"explanation": {"samples": 64}},
+        {"explanation": {"method": "gradient", "seed": 3}},
     ],
 )
 def test_every_setting_that_decides_a_result_changes_its_digest(section: dict[str, object]) -> None:

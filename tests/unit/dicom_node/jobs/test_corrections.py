@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim, PermanentError
 from dicom_node.base.orders import Handover, Outcome, Patient, PriorityChange
+from dicom_node.base.sent import SentObject
 from dicom_node.base.types import Arrival, KeyObjects, Level, Rejection, ToSend, Verdict, Withdrawal, study_id
 from dicom_node.jobs.claims import IMAGES_EXPIRED, IMAGES_UNCORRECTED
 from dicom_node.jobs.registry import Registry
@@ -389,6 +390,25 @@ def test_a_note_that_was_refused_is_sent_again_when_a_person_asks(registry: Regi
     assert sent(registry) == [("reject", "note.dcm")]
 
 
+@pytest.mark.parametrize("named", ["the object", "its series"])
+def test_the_archives_rejection_of_pages_is_noted_too(registry: Registry, named: str) -> None:
+    reported(registry, image(1))
+    delivery = registry.claim_delivery("o", "pacs", 1e9, 300)
+    assert delivery is not None
+    pages = SentObject("report.dcm", "1.2.840.10008.5.1.4.1.1.7.4", "2.25.50", "2.25.51", b"")
+    registry.note_sent(delivery, pages, 300)
+    registry.delivered(delivery, 310)
+    came = arrival(8, sop_class_uid=KEY_OBJECT_SELECTION, image=False, **WRONG)
+    registry.record_arrivals([came])
+    reference = ("1.2.3", "2.25.51", "2.25.999") if named == "its series" else ("1.2.3", "2.25.998", "2.25.50")
+    applied = registry.apply_note(came.path, KeyObjects(Rejection.QUALITY, (reference,)), 400)
+    assert applied is not None
+    assert applied.reports == 1
+    found = registry.study(STUDY)
+    assert found is not None
+    assert [former.rejected_at for former in found.former] == [400]
+
+
 def test_the_archives_rejection_of_the_report_is_noted_and_nothing_is_sent(registry: Registry) -> None:
     reported(registry, image(1))
     sent(registry)
@@ -524,7 +544,10 @@ def test_a_withdrawal_names_what_the_registry_says(registry: Registry) -> None:
     registry.withdraw(STUDY, Rejection.WORKLIST, "tester", 300)
     reason = f"withdrawn by tester: {Rejection.WORKLIST.meaning}"
     [due] = registry.withdrawals_due()
-    assert due == Withdrawal(due.result_id, STUDY, Rejection.WORKLIST, reason, 300, (("pacs", ("report.dcm",)),))
+    made = report()
+    known = (made.path, made.sop_class_uid, made.series_instance_uid, made.sop_instance_uid)
+    paths = (("pacs", ("report.dcm",)),)
+    assert due == Withdrawal(due.result_id, STUDY, Rejection.WORKLIST, reason, 300, paths, known)
 
 
 @pytest.mark.parametrize("doubt", ["version", "note"])

@@ -20,13 +20,15 @@ from dicom_node.base.types import Level, ModelIdentity, Priority, Score, StudyRe
 from dicom_node.reporting import drawing
 from dicom_node.reporting.document import report_uids
 from dicom_node.reporting.drawing import BLACK, MORE, RED, SIDE, Page, drawable
+from dicom_node.reporting.fallback import simpler
 from dicom_node.reporting.header import description
 from dicom_node.reporting.key_objects import key_objects
-from dicom_node.reporting.pages import Reader, heat_colours, key_slice_page, overlaid, side_letters, summary_page
+from dicom_node.reporting.pages import Reader, heat_colours, key_slice_page, overlaid, place, side_letters, summary_page
 from dicom_node.reporting.regions import regions
-from dicom_node.reporting.secondary_capture import multi_frame, single_frames
+from dicom_node.reporting.secondary_capture import Shown, multi_frame, single_frames
 from dicom_node.reporting.source import read_source
 from dicom_node.reporting.wording import Wording
+from dicom_node.reporting.write import write_report
 from prima_core.explanation import Question
 from prima_core.key_slices import ExplainedSeries, key_slices
 from prima_core.prepare import prepare_series
@@ -56,13 +58,17 @@ def result(**changes: Any) -> StudyResult:
     return StudyResult(**(values | changes))
 
 
-def explained(folder: Path, *, write: Any = write_series, plane: str = "axial", hot: int = 3) -> ExplainedSeries:
-    """A series in which one patch speaks for the finding."""
-    write(folder, head_phantom(), StudyFacts(), SeriesFacts(plane=plane))
+def explained(
+    folder: Path, *, write: Any = write_series, plane: str = "axial", hot: int = 3, number: int = 1, slices: int = 0
+) -> ExplainedSeries:
+    """A series in which one patch speaks for the finding, or so many others at other heights do as well."""
+    write(folder, head_phantom(), StudyFacts(), SeriesFacts(plane=plane, number=number))
     images = tuple(read_image_header(path) for path in sorted(folder.iterdir()))
     series = prepare_series(SeriesImages("1.2", images), 5000)
-    heat = heat_map(series, np.eye(len(series.patches))[hot] - 0.01)
-    slices = choose_volume(images).slices
+    heat = heat_map(
+        series, np.linspace(1, 2, len(series.patches)) if slices else np.eye(len(series.patches))[hot] - 0.01
+    )
+    stack = choose_volume(images).slices
     return ExplainedSeries(
         question=Question("diagnosis", FINDING),
         series=series,
@@ -72,8 +78,8 @@ def explained(folder: Path, *, write: Any = write_series, plane: str = "axial", 
         fit=0.9,
         agreement=0.5,
         heat=heat,
-        slices=slices,
-        key=key_slices(heat, slices, 2),
+        slices=stack,
+        key=key_slices(heat, stack, slices or 2),
     )
 
 
@@ -116,6 +122,65 @@ def test_the_patient_is_named_only_where_the_site_asks(tmp_path: Path) -> None:
     for first, second, third in zip(plain, again, named, strict=True):
         np.testing.assert_array_equal(first, second)
         assert (first != third).any()
+
+
+@pytest.mark.parametrize("series", ["Müller Anna 1970 T1 POST", "T1_MPRAGE_SAG+C for Dr. Roe"])
+def test_free_text_of_the_source_is_burned_in_only_where_the_site_asks_for_the_patients_name(
+    tmp_path: Path, series: str
+) -> None:
+    one = explained(tmp_path)
+    one = replace(one, series=replace(one.series, name=series))
+    [plain, asked] = [place(one, one.key[0], Reader(Wording("en"), free_text=asked)) for asked in (False, True)]
+    assert series in asked
+    words = plain.partition(" axial, series ")[0]
+    assert words, "the sequence is recognised"
+    assert set(words.split()) <= {"T1", "MPRAGE", "POST", "CONTRAST"}
+    like = replace(one, series=replace(one.series, name=words.replace("POST CONTRAST", "POST")))
+    for first, second in zip(pages(result(), one), pages(result(), like), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("plane", "language", "words"),
+    [
+        ("axial", "en", "axial, series 4: image"),
+        ("coronal", "de", "koronar, Serie 4: Bild"),
+        ("sagittal", "fr", "sagittal, série 4 : image"),
+    ],
+)
+def test_a_slice_is_placed_by_plane_and_series_number(tmp_path: Path, plane: str, language: Any, words: str) -> None:
+    one = explained(tmp_path, plane=plane, number=4)
+    nameless = replace(one, series=replace(one.series, name="Doe"))
+    assert place(nameless, nameless.key[0], Reader(Wording(language))).startswith(words)
+
+
+@pytest.mark.parametrize("write", [write_series, write_enhanced])
+def test_each_page_names_the_image_and_frame_that_it_shows(tmp_path: Path, write: Any) -> None:
+    one = explained(tmp_path / "images", write=write, slices=3)
+    assert len(one.key) == 3
+    files = sorted((tmp_path / "images").iterdir())
+    source = read_source(files)
+    uids = tuple(image.sop_instance_uid for image in source.images)
+    given = result(study_instance_uid=source.study_instance_uid, sop_instance_uids=uids)
+    by_uid = {image.sop_instance_uid: image for image in source.images}
+    shown = [Shown(by_uid[key.sop_instance_uid], key.frame_number) for key in one.key]
+    common = given, report_uids(given, "comprehensive_3d")[0], source, ReportSection(), NOW
+    whole = multi_frame(pages(given, one), shown, *common)
+    path = write_report(whole, tmp_path)
+    fallen = [dcmread(page) for page in simpler(path)]
+    for made in (single_frames(pages(given, one), shown, *common), fallen):
+        named = [
+            [
+                (item.ReferencedSOPInstanceUID, item.get("ReferencedFrameNumber"))
+                for item in page.get("SourceImageSequence", [])
+            ]
+            for page in made
+        ]
+        assert named == [[], *([(key.sop_instance_uid, key.frame_number)] for key in one.key)]
+        for number, page in enumerate(made):
+            page.save_as(tmp_path / f"page{number}", enforce_file_format=True)
+            assert errors_of(tmp_path / f"page{number}") == []
+    assert errors_of(path) == []
 
 
 def test_a_name_without_glyphs_is_left_out_rather_than_shown_as_boxes(tmp_path: Path) -> None:
@@ -218,9 +283,10 @@ def test_every_object_keeps_the_patients_name_as_it_was_written(
     given = result(study_instance_uid=str(dcmread(files[0]).StudyInstanceUID), sop_instance_uids=uids)
     source, settings = read_source(files), ReportSection(language="de")
     common = given, report_uids(given, "comprehensive_3d")[0], source, settings, NOW
+    shown = [Shown(source.images[number]) for number, _ in enumerate(one.key)]
     made = [
-        multi_frame(pages(given, one, "de"), source.images[:2], *common),
-        *single_frames(pages(given, one, "de"), source.images[:1], *common),
+        multi_frame(pages(given, one, "de"), shown, *common),
+        *single_frames(pages(given, one, "de"), shown, *common),
         key_objects(source.images[:2], Wording("de").say("unverified"), *common),
         regions([one], 1, *common),
     ]

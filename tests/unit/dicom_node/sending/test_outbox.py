@@ -11,9 +11,10 @@ import pytest
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
 from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.requestor import NotAccepted
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, Send, back_off
-from dicom_node.sending.requestor import NotAccepted
+from support.sent_reports import sent_report
 from support.studies import arrival, handover, new_registry, report
 
 
@@ -182,3 +183,27 @@ def test_what_has_no_simpler_form_is_set_aside(registry: Registry, tmp_path: Pat
     outbox = Outbox(configured(tmp_path), registry, senders, "o")
     outbox.deliver_next(outbox._configuration.destinations[0])
     assert deliveries(registry)["a"][0] == "set_aside"
+
+
+def test_what_a_rejection_note_will_need_is_noted_before_an_object_leaves(tmp_path: Path) -> None:
+    path = sent_report(tmp_path / "outgoing")
+    made = new_registry(tmp_path)
+    made.record_arrivals([arrival(1)])
+    made.close_quiet(100, 0, 130)
+    claim = made.claim("w", 1e12, 140)
+    assert claim is not None
+    made.finish_reported(claim, report(), handover("a", path=path.name), 150)
+    known: list[bool] = []
+
+    def send(_: Delivery) -> Outcome:
+        known.append(made.is_sent(path.name))
+        path.write_bytes(b"other bytes")
+        raise PeerUnreachable("down")
+
+    configuration = configured(tmp_path, first_retry_seconds=0.001, max_retry_seconds=0.001)
+    outbox = Outbox(configuration, made, {"a": send, "b": send}, "o")
+    for _ in range(2):
+        assert outbox.deliver_next(configuration.destinations[0])
+        time.sleep(0.01)
+    assert known == [True, True]
+    assert made.sent([path.name])[path.name].sop_instance_uid

@@ -11,8 +11,9 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -272,26 +273,111 @@ def test_a_service_that_says_nothing_is_tried_again(path: Path) -> None:
         user(server.getsockname()[1], timeout_seconds=0.2).store(path)
 
 
-def test_an_answer_that_drips_ends(path: Path) -> None:
-    ended = threading.Event()
+DRIPS = 500  # then a peer hangs up by itself: a sender that waits for that says so
+LATE = "in time"
+
+
+def begin(connection: socket.socket, request: int, head: bytes) -> None:
+    """Read a request of at least so many bytes and begin the answer."""
+    while request > 0:
+        request -= len(connection.recv(1 << 16))
+    connection.sendall(head)
+
+
+def drip(connection: socket.socket, request: int, head: bytes, drop: bytes) -> None:
+    """Begin the answer and never end it."""
+    with connection, suppress(OSError):  # the sender has gone
+        begin(connection, request, head)
+        for _ in range(DRIPS):
+            connection.sendall(drop)
+            time.sleep(0.02)
+
+
+@contextmanager
+def scripted(script: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A peer that serves one connection; its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def drip() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-                while not ended.wait(0.05):
-                    with suppress(OSError):  # the sender has gone
-                        connection.sendall(b" ")
+        def serve() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                script(context.wrap_socket(connection, server_side=True) if context else connection)
 
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=serve)
         thread.start()
-        try:
-            with pytest.raises(PeerUnreachable):
-                user(server.getsockname()[1], timeout_seconds=0.5).store(path)
-        finally:
-            ended.set()
-            thread.join()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"Trailer: 1\r\n"),
+    ],
+)
+def test_an_answer_that_drips_ends(
+    path: Path, certificate: tuple[Path, Path], head: bytes, drop: bytes, tls: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    size = path.stat().st_size
+    with scripted(lambda peer: drip(peer, size, head, drop), context if tls else None) as port:
+        sender = user(
+            port,
+            "https" if tls else "http",
+            timeout_seconds=0.06,
+            **({"tls": {"ca_file": certificate[0]}} if tls else {}),
+        )
+        with pytest.raises(PeerUnreachable, match=LATE):
+            sender.store(path)
+
+
+def test_a_peer_that_takes_the_object_in_drops_ends(path: Path) -> None:
+    def sip(peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            for _ in range(DRIPS):
+                if not peer.recv(1 << 16):
+                    break
+                time.sleep(0.02)
+
+    dataset = dcmread(path)
+    dataset.EncapsulatedDocument = bytes(32 << 20)  # more than any socket takes by itself
+    dataset.save_as(path, enforce_file_format=True)
+    with scripted(sip) as port, pytest.raises(PeerUnreachable, match=LATE):
+        user(port, timeout_seconds=0.06).store(path)
+
+
+def test_a_length_below_zero_does_not_make_the_node_read_on(path: Path) -> None:
+    sent: list[int] = []
+
+    def flood(peer: socket.socket) -> None:
+        begin(peer, path.stat().st_size, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n")
+        for _ in range(DRIPS):
+            sent.append(peer.send(bytes(MAX_ANSWER_BYTES)))
+
+    with scripted(flood) as port, pytest.raises(PeerUnreachable, match="broke"):
+        user(port).store(path)
+    assert len(sent) < DRIPS
+
+
+def test_an_answer_before_the_whole_object_counts(path: Path) -> None:
+    def refuse(peer: socket.socket) -> None:
+        with peer:
+            peer.recv(1 << 10)
+            peer.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            peer.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                while peer.recv(1 << 20):
+                    pass
+
+    with scripted(refuse) as port, pytest.raises(PeerRefused, match="413"):
+        user(port).store(path)
 
 
 @pytest.fixture(scope="module")
