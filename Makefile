@@ -1,4 +1,5 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
+# make faults   kills, full disks, cut wires against a running node, some hundred rounds; the table is in deploy/RELIABILITY.md
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # make long   what takes too long for every day: whole nodes that lose their registry and get it back
 # make soak   two thousand studies through a whole node: speed, and that no process grows
@@ -10,8 +11,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
+FAULTS ?= 240
 
-.PHONY: demo test speedrun install install-test install-training peers lint check long bench soak audit audit-packages clean
+.PHONY: demo test speedrun install install-test install-training peers lint check long bench faults soak audit audit-packages clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -62,6 +64,10 @@ long:
 
 bench: install-test peers
 	deploy/bench
+
+faults: install-test peers
+	PRIMA_FAULTS_ROUNDS=$(FAULTS) PRIMA_FAULTS_WRITE=deploy/RELIABILITY.md $(VENV)/bin/python -m pytest -s tests/faults
+	PRIMA_CHAOS_STUDIES=300 PRIMA_CHAOS_ROUNDS=6 $(VENV)/bin/python -m pytest tests/integration/test_worklist_chaos.py
 
 soak:
 	$(VENV)/bin/python tests/benchmarks/soak.py $(SOAK_ARGS)

@@ -37,6 +37,7 @@ from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.night_training import NightTraining
 from dicom_node.reporting.fallback import simpler
+from dicom_node.reporting.write import discard_unfinished
 from dicom_node.sending.commitment import CommitmentScu
 from dicom_node.sending.commitment_answers import CommitmentAnswers
 from dicom_node.sending.outbox import Outbox, Send
@@ -231,6 +232,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     stop_on_signals(stop)
     kind = f"{_node_key(configuration)}-outbox-"
     registry.return_deliveries(kind)
+    discard_unfinished(configuration.node.outgoing)
     names = [destination.name for destination in configuration.destinations]
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")
     if not configuration.model.allow_nonclinical:

@@ -24,7 +24,7 @@ from dicom_node.provenance import Surroundings, configuration_record, provenance
 from dicom_node.reporting.codes import finding_of
 from dicom_node.reporting.document import build_report, variant_uid
 from dicom_node.reporting.source import check_source
-from dicom_node.reporting.write import report_name, write_report
+from dicom_node.reporting.write import discard_unfinished, report_name, write_report
 from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
@@ -247,6 +247,7 @@ def load_worker(
     pulse: beaten at every step of the work. owner_kind: begins the owner's name of every worker of this node. Raises
     ConfigurationError when the active bundle is missing, altered or incomplete; the message says which file or tensor.
     """
+    discard_unfinished(configuration.node.outgoing)
     model_settings = configuration.model
     models = ModelsInUse(configuration, registry)
     log(Event.MODEL_LOADED, bundle=models.active.identity.bundle_id, precision=models.active.precision)

@@ -7,6 +7,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from dicom_node.base.fault_points import FaultPoint, passed
+
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
@@ -38,7 +40,9 @@ def replace_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    passed(FaultPoint.FILE_SYNCED)
     temporary.rename(path)
+    passed(FaultPoint.FILE_RENAMED)
     sync_folder(path.parent)
 
 

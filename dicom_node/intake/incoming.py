@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from dicom_node.base.durable import PRIVATE_FILE
 from dicom_node.base.errors import PermanentError
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.intake.file_header import HEADER_LENGTH
 
 # What identifies an object is searched in as much; nearly every single-frame image is smaller.
@@ -89,8 +90,11 @@ class Incoming:
             else:
                 os.pwrite(self._file, header, 0)
             assert self._file is not None
+            passed(FaultPoint.SPOOL_WRITTEN)
             os.fsync(self._file)
+            passed(FaultPoint.SPOOL_SYNCED)
             os.rename(self._path, final)
+            passed(FaultPoint.SPOOL_RENAMED)
             self._close()
         except OSError:
             self.discard()

@@ -20,6 +20,7 @@ from pydicom.filereader import read_file_meta_info
 
 from dicom_node.base.durable import PRIVATE_FOLDER, make_folder, sync_folder
 from dicom_node.base.errors import DiskFull, NotDicom
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import Arrival, study_id
 from dicom_node.intake.file_header import encoded_header, noted, offset
 from dicom_node.intake.identity import PARSE_ERRORS, Identity, read_identity
@@ -75,6 +76,7 @@ class Spool:
             else:
                 data_set.place(encoded_header(arrival), final)
             sync_folder(target)
+            passed(FaultPoint.SPOOL_DURABLE)
         except OSError as error:
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verdict
 from dicom_node.jobs.cleaning import came_again, has_files_again
 from dicom_node.jobs.database import portions
@@ -48,12 +49,24 @@ class ArrivalBook(RevisionBook):
             )
 
     def close_other_boots(self, boot_id: str, at: float) -> None:
-        """Close what an earlier receiver left open when it died; of several nodes, the same node's (`jobs.nodes`)."""
+        """Close what an earlier receiver left open when it died; of several nodes, the same node's (`jobs.nodes`).
+
+        For the studies that were being fed the quiet begins anew: their senders could not come back until now.
+        """
         earlier = sa.and_(boots_of_node(boot_id), associations.c.boot_id != boot_id)
+        left = sa.and_(earlier, associations.c.closed_at.is_(None))
+        fed = (
+            sa.select(instances.c.study_id)
+            .distinct()
+            .where(left, instances.c.association_id == associations.c.id)
+            .order_by(instances.c.study_id)  # as arrivals lock studies
+        )
         with self._write() as connection:
-            connection.execute(
-                associations.update().where(earlier, associations.c.closed_at.is_(None)).values(closed_at=at)
-            )
+            for study in connection.scalars(fed).all():
+                waits = sa.and_(studies.c.id == study, studies.c.state == StudyState.RECEIVING)
+                fed_before = studies.c.last_arrival_at < at
+                connection.execute(studies.update().where(waits, fed_before).values(last_arrival_at=at))
+            connection.execute(associations.update().where(left).values(closed_at=at))
 
     def record_arrivals(self, arrivals: Sequence[Arrival]) -> None:
         """Record durable objects in one transaction. The same path twice is harmless."""
@@ -73,6 +86,8 @@ class ArrivalBook(RevisionBook):
                     else:
                         for arrival in run:
                             self._record(connection, arrival, named)
+            passed(FaultPoint.ARRIVALS_WRITTEN)
+        passed(FaultPoint.ARRIVALS_COMMITTED)
 
     def known_paths(self) -> Iterator[str]:
         """Spool paths that have a row, but for what is lost, expired or cleaned: a file that is there all the same is

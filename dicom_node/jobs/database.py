@@ -120,9 +120,12 @@ def _revision(url: str) -> str | None:
         engine.dispose()
 
 
-def is_over(time: sa.ColumnElement[float], at: float) -> sa.ColumnElement[bool]:
-    """Whether a time that something waits for has come: also when it lies so far ahead that the clock was set back."""
-    return sa.or_(time <= at, time > at + LONGEST_WAIT_SECONDS)
+def is_over(time: sa.ColumnElement[float], at: float, longest: float = LONGEST_WAIT_SECONDS) -> sa.ColumnElement[bool]:
+    """Whether a time that something waits for has come: also when it lies so far ahead that the clock was set back.
+
+    longest: the seconds that anything of this kind may wait.
+    """
+    return sa.or_(time <= at, time > at + longest)
 
 
 def portions(values: Iterable[Item]) -> Iterator[list[Item]]:

@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome
 from dicom_node.base.types import CLINICAL, DeliveryState, Level, StudyState
-from dicom_node.jobs.database import is_over
+from dicom_node.jobs.database import LONGEST_WAIT_SECONDS, is_over
 from dicom_node.jobs.flags import WITHDRAWAL, FlagBook, change_of_row
 from dicom_node.jobs.tables import commitments, deliveries, pauses, results, studies
 from dicom_node.jobs.transitions import TWO_PATIENTS, lock_study, move
@@ -40,13 +41,21 @@ class DeliveryBook(FlagBook):
     """Deliveries and pauses."""
 
     def claim_delivery(
-        self, owner: str, destination: str, lease_until: float, at: float, *, clinical_only: bool = True
+        self,
+        owner: str,
+        destination: str,
+        lease_until: float,
+        at: float,
+        *,
+        clinical_only: bool = True,
+        longest_wait: float = LONGEST_WAIT_SECONDS,
     ) -> Delivery | None:
         """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order.
 
         What the destination stored already, once, holds up nothing: neither until it is committed nor when it must be
         stored again; and what can be sent goes before what can be asked. clinical_only: what a model that is not
-        clinical made waits.
+        clinical made waits. longest_wait: seconds between two attempts to send at most; what waits longer waits for a
+        clock that was set back.
         """
         earlier = deliveries.alias("earlier")
         may_leave = _may_leave(deliveries, clinical_only)
@@ -69,7 +78,9 @@ class DeliveryBook(FlagBook):
         takes_back = (deliveries.c.kind == REJECT) | is_undo
         of_two_patients = sa.exists().where(studies.c.id == deliveries.c.study_id, two_patients) & ~takes_back
         due = sa.or_(
-            sa.and_(deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at)),
+            sa.and_(
+                deliveries.c.state == DeliveryState.PENDING, is_over(deliveries.c.next_attempt_at, at, longest_wait)
+            ),
             sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
             sa.and_(
                 deliveries.c.state == DeliveryState.COMMITTING,
@@ -161,6 +172,7 @@ class DeliveryBook(FlagBook):
             self._end(connection, delivery, state, words or None, delivered_at=at)
             if delivery.change is not None:
                 self._acknowledge(connection, delivery, outcome, at)
+            passed(FaultPoint.DELIVERY_WRITTEN)
             if delivery.change is not None or delivery.kind == REJECT:
                 return False
             return self._close_study(connection, delivery.study_id, at)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Listener, Order, PriorityChange, WorklistEvent
 from dicom_node.base.types import CLINICAL, DeliveryState, Finding, Level, StudyState
 from dicom_node.jobs.orders import Match, OrderBook, order_from_json, order_of_row, order_to_json
@@ -78,6 +79,7 @@ class FlagBook(OrderBook):
                 return  # the same bytes, on another connection, were applied meanwhile
             for study in sorted(self._apply(connection, message, events, at)):
                 self._flag(connection, study, at, nonclinical=nonclinical)
+            passed(FaultPoint.MESSAGE_WRITTEN)
 
     def plan_priority(self, study: str, at: float, *, nonclinical: bool) -> Plan:
         """What the node would tell now if it had told nobody anything yet. Changes nothing."""

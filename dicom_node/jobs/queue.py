@@ -9,6 +9,7 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Handover
 from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standing, StudyState
 from dicom_node.jobs.claims import CLOSED_BY_CAP, certain, claim_of
@@ -64,6 +65,8 @@ class StudyQueue(WithdrawalBook):
                     partial_reason=partial,
                 ):
                     closed.append((study, partial))
+            if closed:
+                passed(FaultPoint.CLOSING_WRITTEN)
         return closed
 
     def claim(self, owner: str, lease_until: float, at: float, *, untried: bool = False) -> Claim | None:
@@ -180,6 +183,8 @@ class StudyQueue(WithdrawalBook):
                 self._withdraw_for(connection, lock_study(connection, claim.study_id), handover.withdrawn, at)
                 return
             self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
+            passed(FaultPoint.RESULT_WRITTEN)
+        passed(FaultPoint.RESULT_COMMITTED)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:
         """The model was not made for this study. set_aside: as in `finish_reported`. Raises LostClaim."""

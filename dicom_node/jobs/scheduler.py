@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicom_node.base.config import Configuration
 from dicom_node.base.events import Event, log
@@ -17,6 +16,7 @@ from dicom_node.base.types import Verdict
 from dicom_node.jobs.pruning import Retention
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.steady_scheduler import SteadyScheduler
 
 # Verdicts of the first pairs, in order; None where a file could not be read now.
 Compare = Callable[[Sequence[tuple[Path, Path]]], Sequence[Verdict | None]]
@@ -41,9 +41,9 @@ class Housekeeping:
         self._pulse = pulse
         self._unreadable: Counter[str] = Counter()
 
-    def scheduler(self) -> BackgroundScheduler:
+    def scheduler(self) -> SteadyScheduler:
         """A scheduler with all jobs, not yet started. A job never overlaps itself; missed runs become one."""
-        scheduler = BackgroundScheduler(
+        scheduler = SteadyScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
         scheduler.add_listener(_log_failure, EVENT_JOB_ERROR)

@@ -13,6 +13,7 @@ from functools import partial
 
 from dicom_node.base.errors import LostClaim, NodeError, RetriableError, Stopped
 from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Handover
 from dicom_node.base.types import Claim, Report
 from dicom_node.jobs.batches import Prepared, may_take_more, split
@@ -141,6 +142,7 @@ class Worker:
                 break
             claimed = True
             self._held.add(claim.study_id)
+            passed(FaultPoint.STUDY_CLAIMED)
             log(Event.STUDY_CLAIMED, study=claim.study_id, revision=claim.revision, attempts=claim.attempts)
             with self._ending(claim):
                 held.append(Prepared(claim, self._stages.prepare(claim)))

@@ -11,7 +11,10 @@ from pydicom import Dataset, dcmwrite
 
 from dicom_node.base.durable import make_folder, sync_folder
 from dicom_node.base.errors import DiskFull
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import study_id
+
+PART = ".part"
 
 
 def report_name(study_instance_uid: str, sop_instance_uid: str) -> str:
@@ -31,6 +34,7 @@ def write_report(document: Dataset, folder: Path) -> Path:
         make_folder(folder)
         _replace(document, path)
         sync_folder(folder)
+        passed(FaultPoint.REPORT_DURABLE)
     except OSError as error:
         raise DiskFull(
             f"the report could not be written ({error.strerror}): free space in the outgoing folder"
@@ -38,14 +42,25 @@ def write_report(document: Dataset, folder: Path) -> Path:
     return path
 
 
+def discard_unfinished(folder: Path) -> None:
+    """Remove what processes that are gone left half-written. Raises OSError."""
+    for part in folder.glob(f".*{PART}"):
+        writer = part.name.split(".")[1]
+        if not Path("/proc", writer).exists():
+            part.unlink(missing_ok=True)
+
+
 def _replace(document: Dataset, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{os.getpid()}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             dcmwrite(file, document, enforce_file_format=True)
             file.flush()
+            passed(FaultPoint.REPORT_WRITTEN)
             os.fsync(file.fileno())
+        passed(FaultPoint.REPORT_SYNCED)
         os.replace(name, path)
+        passed(FaultPoint.REPORT_RENAMED)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

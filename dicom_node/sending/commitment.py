@@ -15,6 +15,7 @@ from pynetdicom.events import Event as AssociationEvent
 from dicom_node.base.config import Destination
 from dicom_node.base.errors import NotCommitted, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.base.events import Event, log
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.base.requestor import NotAccepted, associated
 from dicom_node.jobs.registry import Registry
@@ -79,7 +80,9 @@ class CommitmentScu:
             ) as association:
                 transaction_uid = generate_uid(prefix=None)
                 self._registry.ask(delivery, transaction_uid, dataset.SOPInstanceUID, time.time())
+                passed(FaultPoint.COMMITMENT_NOTED)
                 _request(association, transaction_uid, dataset)
+                passed(FaultPoint.COMMITMENT_ASKED)
                 self._registry.taken(transaction_uid)
                 log(Event.COMMITMENT_ASKED, study=delivery.study_id, destination=delivery.destination)
                 _wait(association, answered)

@@ -23,6 +23,7 @@ from dicom_node.base.commitments import Commitment, Remedy, Settled
 from dicom_node.base.config import Configuration, Destination
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.sending.outbox import back_off
 from dicom_node.sending.remedies import in_words, remedy_for
@@ -140,6 +141,7 @@ class CommitmentAnswers:
 
     def _committed(self, asked: Commitment) -> None:
         settled = self._registry.committed(asked.transaction_uid, time.time())
+        passed(FaultPoint.COMMITMENT_SETTLED)
         if settled is Settled.NOTHING:
             self._repeated(asked)
             return

@@ -17,6 +17,7 @@ from dicom_node.base.config import AnyDestination, Archive, Configuration, Desti
 from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE
 from dicom_node.base.errors import LostClaim, NodeError, NotCommitted, RetriableError
 from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.base.requestor import NotAccepted
 from dicom_node.base.sent import sent_object
@@ -27,6 +28,7 @@ Fallback = Callable[[Path], Sequence[Path]]
 Send = Callable[[Delivery], Outcome]  # one attempt; raises NodeError
 POLL_SECONDS = 0.5
 LEASE_MARGIN_SECONDS = 60.0
+JITTER = 1.1  # the longest wait, as a multiple of the one that is meant
 
 
 class Outbox:
@@ -82,7 +84,12 @@ class Outbox:
         if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical
         delivery = self._registry.claim_delivery(
-            self._owner, destination.name, lease, time.time(), clinical_only=not allowed
+            self._owner,
+            destination.name,
+            lease,
+            time.time(),
+            clinical_only=not allowed,
+            longest_wait=JITTER * destination.max_retry_seconds,
         )
         if delivery is None:
             return False
@@ -93,6 +100,7 @@ class Outbox:
         return True
 
     def _attempt(self, delivery: Delivery, destination: AnyDestination) -> None:
+        passed(FaultPoint.DELIVERY_CLAIMED)
         self._note(delivery)
         try:
             outcome = self._senders[destination.name](delivery)
@@ -102,6 +110,7 @@ class Outbox:
             log(Event.JOB_FAILED, "error", job="outbox", error=type_and_place(error))
             self._note_failure(delivery, destination, RetriableError(f"unexpected {type(error).__name__}"))
         else:
+            passed(FaultPoint.DELIVERY_TAKEN)
             self._note_success(delivery, destination, outcome)
 
     def _note(self, delivery: Delivery) -> None:
@@ -165,4 +174,4 @@ class Outbox:
 def back_off(attempts: int, destination: AnyDestination) -> float:
     """Seconds until the next attempt: doubling from the first, capped, with up to a tenth of jitter."""
     doubled = destination.first_retry_seconds * 2.0 ** min(attempts - 1, 30)
-    return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, 1.1)
+    return min(doubled, destination.max_retry_seconds) * random.uniform(1.0, JITTER)

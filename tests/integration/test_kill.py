@@ -1,46 +1,31 @@
-"""Kill -9 at random moments, of every process, the supervisor too; and SIGTERM in the middle of work.
+"""Kill -9 of the supervisor, and SIGTERM, both in the middle of work.
 
-The seed of a run is random and in its output; `PRIMA_KILL_SEED` repeats the plan (never the moments to the microsecond:
-they depend on the machine).
+Kills of every process at any moment, and what must be there after them: `tests/faults`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import random
-import secrets
 import signal
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from pynetdicom import AE
-from pynetdicom.association import Association
-from pynetdicom.dsutils import encode
 
 from dicom_node.base.events import Event
-from dicom_node.base.reactor import WITHOUT_LOSS
-from dicom_node.base.types import Standing, StudyState
+from dicom_node.base.types import StudyState
 from dicom_node.demo.archive import AE_TITLE as ARCHIVE_AE
 from dicom_node.demo.archive import Archive
 from dicom_node.jobs.tables import instances, results, studies
 from support.dicom_factory import SeriesFacts, StudyFacts, head_phantom, mr_slices
-from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS, WITHOUT_DELAY, Node, destination, evidence, small_study
-from support.peers import AE_TITLE
+from support.node import Node, destination, evidence
+from support.persistent_sender import PersistentSender
 
 pytestmark = pytest.mark.slow
-
-STUDIES = 8
-SLICES = 16
-PLAN = ("receiver",) * 3 + ("scheduler",) * 2 + ("worker",)
-LONGEST_WAIT_BEFORE_A_KILL = 0.05  # about as long as a few images take
 
 
 @dataclass(frozen=True)
@@ -76,70 +61,6 @@ def long_study(study: StudyFacts) -> list[Dataset]:
     return images
 
 
-class PersistentSender:
-    """Sends until everything is acknowledged, whatever becomes of the receiver meanwhile."""
-
-    def __init__(self, port: int, images: Sequence[Dataset]) -> None:
-        self._port = port
-        self._images = images
-        self.acknowledged: set[str] = set()
-
-    def run(self) -> None:
-        """Send what is not acknowledged, over and over."""
-        entity = AE("SENDER")
-        for pair in {(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in self._images}:
-            entity.add_requested_context(*pair)
-        until = time.monotonic() + HANG_SECONDS
-        while missing := [image for image in self._images if image.SOPInstanceUID not in self.acknowledged]:
-            assert time.monotonic() < until, "the receiver does not come back"
-            association = entity.associate(
-                "127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS]
-            )
-            if association.is_established:
-                self._send(association, missing)
-                association.release()
-            else:
-                time.sleep(10 * LOOK_AGAIN_SECONDS)
-
-    def _send(self, association: Association, images: Sequence[Dataset]) -> None:
-        for image in images:
-            try:
-                status = association.send_c_store(image)
-            except RuntimeError:  # the association ended since the last image
-                return
-            if status.get("Status") != 0x0000:
-                return
-            self.acknowledged.add(image.SOPInstanceUID)
-
-
-class Killer:
-    """Kills one process after another, each once a random number of images has been acknowledged and a moment more."""
-
-    def __init__(self, node: Node, sender: PersistentSender, images: int, chance: random.Random) -> None:
-        self._node = node
-        self._sender = sender
-        self._chance = chance
-        roles = chance.sample(PLAN, len(PLAN))
-        self.plan = list(zip(sorted(chance.sample(range(1, images), len(PLAN))), roles, strict=True))
-        self.killed: dict[int, str] = {}
-
-    def run(self) -> None:
-        """Carry out the plan."""
-        for after, role in self.plan:
-            self._node.wait(partial(self._acknowledged, after), f"{after} acknowledged images")
-            time.sleep(self._chance.uniform(0, LONGEST_WAIT_BEFORE_A_KILL))
-            pid = self._node.wait(partial(self._next, role), f"another {role} runs")
-            os.kill(pid, signal.SIGKILL)
-            self.killed[pid] = role
-
-    def _acknowledged(self, count: int) -> bool:
-        return len(self._sender.acknowledged) >= count
-
-    def _next(self, role: str) -> int | None:
-        pid = self._node.running().get(role)
-        return None if pid in self.killed else pid
-
-
 def in_the_middle_of_a_study(node: Node) -> tuple[int, str]:
     """A worker held still (SIGSTOP) while it runs a study, and that study's UID."""
 
@@ -156,47 +77,6 @@ def in_the_middle_of_a_study(node: Node) -> tuple[int, str]:
         if node.study(study.study_uid).state == StudyState.RUNNING:
             return pid, study.study_uid
         os.kill(pid, signal.SIGCONT)  # it was done already: once more
-
-
-def test_kills_lose_nothing_that_was_acknowledged_and_every_study_ends_in_one_report(house: House) -> None:
-    node = house.node
-    node.start_unless_running()
-    seed = int(os.environ.get("PRIMA_KILL_SEED", secrets.randbits(32)))
-    images = [image for _ in range(STUDIES) for image in small_study(StudyFacts(), slices=SLICES)]
-    sender = PersistentSender(node.port, images)
-    killer = Killer(node, sender, len(images), random.Random(seed))
-    print(f"PRIMA_KILL_SEED={seed}", killer.plan)
-    with ThreadPoolExecutor() as pool:
-        for ended in [pool.submit(sender.run), pool.submit(killer.run)]:
-            ended.result()
-    assert sorted(killer.killed.values()) == sorted(PLAN)
-    assert sender.acknowledged == {image.SOPInstanceUID for image in images}
-
-    def delivered(uid: str) -> bool:
-        return node.study(uid).state == StudyState.DELIVERED
-
-    pid, busy = in_the_middle_of_a_study(node)
-    os.kill(pid, signal.SIGKILL)
-    for uid in {image.StudyInstanceUID for image in images} | {busy}:
-        node.wait(partial(delivered, uid), "every study is delivered")
-    assert node.study(busy).attempts == 2, "the kill in its middle counts as an attempt"
-    statuses = [line["status"] for line in node.log_lines() if line["number"] == Event.PROCESS_ENDED.number]
-    assert statuses == [-signal.SIGKILL] * (len(PLAN) + 1), "nothing but the kills ended a process"
-    check_spool(node, images)
-    check_reports(node, house.archive)
-
-
-def check_spool(node: Node, images: Sequence[Dataset]) -> None:
-    """Every image is in the spool byte for byte, and in the registry as its study's evidence."""
-    rows = {row.sop_instance_uid: row for row in node.rows(instances)}
-    spool = node.configuration.node.spool
-    for image in images:
-        sent = encode(image, is_implicit_vr=False, is_little_endian=True)
-        assert sent is not None
-        row = rows[image.SOPInstanceUID]
-        assert (row.standing, row.digest, row.size) == (Standing.CURRENT, hashlib.sha256(sent).hexdigest(), len(sent))
-        assert (spool / row.path).read_bytes().endswith(sent)
-    assert not list((spool / ".incoming").iterdir()), "nothing half-written stays"
 
 
 def check_reports(node: Node, archive: Archive) -> None:

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.node import Node
@@ -57,11 +57,18 @@ class RestlessNode:
         return self._node.wait(lambda: self._children().get(role), f"the {role} runs")
 
     def _children(self) -> dict[str, int]:
-        supervisor = self._supervisor.pid
-        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-        commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
-        # `python -m dicom_node run ROLE …`; a killed child has no command line any more.
-        return {command[4]: pid for pid, command in commands.items() if len(command) > 4 and pid not in self._gone}
+        return {role: pid for role, pid in roles_of(self._supervisor.pid).items() if pid not in self._gone}
+
+
+def roles_of(supervisor: int) -> dict[str, int]:
+    """Role and process id of a supervisor's children; a killed one has no command line any more."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    found = {}
+    for pid in children:
+        with suppress(FileNotFoundError):
+            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            found |= {command[4]: int(pid)} if len(command) > 4 else {}  # `python -m dicom_node run ROLE …`
+    return found
 
 
 @contextmanager

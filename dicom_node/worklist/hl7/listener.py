@@ -33,6 +33,7 @@ from typing import Any
 
 from dicom_node.base.errors import NodeError, PermanentError, RetriableError
 from dicom_node.base.events import type_and_place
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Listener
 from dicom_node.base.orders import WorklistEvent
 from dicom_node.base.tls import Renewing, server_context, tls_words
@@ -256,7 +257,9 @@ class _Conversation(socketserver.BaseRequestHandler):
     def _take(self, raw: bytes) -> None:
         """Store, apply, answer: in this order, and nothing is answered when one of the first two fails."""
         stored = self._handlers.store(raw, self._address)
+        passed(FaultPoint.MESSAGE_STORED)
         refusal = None if stored.applied else self._apply(stored.id, raw)
+        passed(FaultPoint.MESSAGE_APPLIED)
         if refusal is not None:
             self._handlers.refused(stored.id, refusal)
         self._answer(_header(raw), refusal)

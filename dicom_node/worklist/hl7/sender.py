@@ -12,6 +12,7 @@ import time
 
 from dicom_node.base.deadline import TIMEOUTS_PER_EXCHANGE, TOO_LATE, Deadline
 from dicom_node.base.errors import ConfigurationError, PeerUnreachable
+from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.base.tls import client_context
 from dicom_node.worklist.hl7.acknowledgement import CommittedOnly, Meaning, judge, read_answer
@@ -139,6 +140,7 @@ class _Connection:
         try:
             self.peer.settimeout(self._timeout)
             self.peer.sendall(data)
+            passed(FaultPoint.HL7_SENT)
         except TimeoutError as error:
             raise PeerUnreachable("the peer did not take the message in time") from error
         except OSError as error:

@@ -72,6 +72,16 @@ def test_a_dead_receivers_associations_do_not_keep_studies_open(registry: Regist
     assert registry.close_quiet(200, 0, 200) == [(STUDY, None)]
 
 
+def test_a_dead_receivers_senders_have_time_to_come_back_before_their_studies_close(registry: Registry) -> None:
+    registry.open_association("cut", "old boot", "PACS", "127.0.0.1", 99)
+    registry.open_association("ended", "old boot", "PACS", "127.0.0.1", 99)
+    registry.record_arrivals([arrival(1, association_id="cut"), arrival(1, study="1.2.4", association_id="ended")])
+    registry.close_association("ended", 110)
+    registry.close_other_boots("new boot", 500)
+    assert registry.close_quiet(quiet_since=499, opened_before=0, at=529) == [(study_id("1.2.4"), None)]
+    assert registry.close_quiet(quiet_since=500, opened_before=0, at=530) == [(STUDY, None)]
+
+
 def test_the_cap_closes_a_study_that_never_falls_quiet_and_says_so(registry: Registry) -> None:
     registry.open_association("a", "boot", "PACS", "127.0.0.1", 99)
     registry.record_arrivals([arrival(1, at=100, association_id="a"), arrival(2, at=1900, association_id="a")])

@@ -1,12 +1,13 @@
 """The report's file: whole or not at all, under a name that tells nothing of the patient.
 
-Not covered: a real power cut.
+A power cut: tests/faults.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dicom_node.base.config import ReportSection
 from dicom_node.base.errors import DiskFull
 from dicom_node.base.types import study_id
 from dicom_node.reporting.document import build_report
-from dicom_node.reporting.write import report_name, write_report
+from dicom_node.reporting.write import PART, discard_unfinished, report_name, write_report
 from support.reports import STUDY, make_result, write_study
 
 
@@ -80,3 +81,17 @@ def test_file_and_folder_are_synchronised_before_it_returns(
     calls.clear()
     write_report(document, tmp_path / "outgoing")
     assert calls == ["file", "replace", "folder"]
+
+
+def test_what_a_process_that_is_gone_left_half_written_is_removed_and_nothing_else(
+    document: Dataset, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mine, left = tmp_path / f".{os.getpid()}.abc{PART}", tmp_path / f".{gone.pid}.abc{PART}"
+    for part in (mine, left):
+        part.touch()
+    written = write_report(document, tmp_path)
+    discard_unfinished(tmp_path)
+    assert {path for path in tmp_path.iterdir() if path.is_file()} == {mine, written}
+    discard_unfinished(tmp_path / "not yet there")

@@ -144,6 +144,20 @@ def test_the_wait_doubles_up_to_its_cap(tmp_path: Path) -> None:
         assert least <= wait <= least * 1.1
 
 
+def test_what_was_postponed_before_the_clock_was_set_back_waits_no_longer_than_an_attempt_may(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration, peers = configured(tmp_path, max_retry_seconds=600.0), Peers(a=PeerUnreachable("down"))
+    outbox = Outbox(configuration, registry, peers.senders(), "o")
+    first = configuration.destinations[0]
+    now = time.time()
+    assert outbox.deliver_next(first)
+    monkeypatch.setattr(time, "time", lambda: now - 60)  # a minute is within what an attempt may wait
+    assert not outbox.deliver_next(first)
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    assert outbox.deliver_next(first)
+
+
 def test_what_a_peer_does_not_take_goes_in_a_simpler_form_and_is_said(registry: Registry, tmp_path: Path) -> None:
     asked: list[str] = []
 
