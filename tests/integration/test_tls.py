@@ -1,6 +1,7 @@
 """TLS with real peers: DCMTK, Orthanc's DICOM TLS, curl and openssl as clients; DCMTK and Orthanc as servers.
 
 HL7 over TLS: test_hl7_listener.py, test_hl7_sender.py. STOW-RS over https: tests/unit/dicom_node/sending/test_stow.py.
+PRIMA_TLS_NODE=1 adds a whole node, a study in and its report out.
 """
 
 from __future__ import annotations
