@@ -78,6 +78,11 @@ class Variant:
         self.turns.append(turn)
         return turn
 
+    def end(self) -> None:
+        """Let the process end."""
+        self.asked.send(False)
+        self.process.join()
+
     @property
     def median(self) -> float:
         """Of the seconds."""
@@ -257,6 +262,8 @@ def main() -> int:
         "encoded": sum(len(series.patches) for series in study.series),
     }
     measure(found, options.rounds)
+    for variant in found.values():
+        variant.end()
     document = report(found, options.rounds, tokens, options.threads)
     text = json.dumps(document, indent=1)
     print(text)
