@@ -22,6 +22,7 @@ from dicom_node.base.types import Level, ModelIdentity, Prediction, Score
 from dicom_node.bundles import check_fits, encoder_of, identity_of
 from dicom_node.jobs.models import Chosen, KnownModel
 from dicom_node.jobs.registry import Registry
+from dicom_node.latent_cache import LatentCache, latent_cache
 from dicom_node.ray_engine import RayCluster, RayModel
 from dicom_node.surroundings import machine
 from prima_core.base.calibration import probability
@@ -47,6 +48,7 @@ class LoadedModel:
     encoder: str
     remote: RayModel | None = None
     settings: ModelSection = field(default_factory=ModelSection, repr=False)
+    cache: LatentCache | None = None
 
     @cached_property
     def model(self) -> Prima:
@@ -229,4 +231,5 @@ class ModelsInUse:
             remote = self._cluster.model(path, identity.bundle_id)
             return LoadedModel(bundle, None, identity, encoder, remote, settings)
         model = build_model(bundle, settings.device, settings.precision)
-        return LoadedModel(bundle, model, identity, encoder)
+        model.store = cache = latent_cache(self._configuration, bundle.manifest, model.runtime)
+        return LoadedModel(bundle, model, identity, encoder, cache=cache)

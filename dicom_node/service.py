@@ -24,6 +24,7 @@ from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.bundles import check_fits
 from dicom_node.certificates import check_certificates
+from dicom_node.cleaning import Cleaning
 from dicom_node.console.http import Console
 from dicom_node.corrections import Corrections
 from dicom_node.intake.apart import compare_apart
@@ -239,6 +240,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     console = Console(configuration, registry)
     scheduler = Housekeeping(configuration, registry, compare_apart, pulse).scheduler()
     Corrections(configuration, registry).schedule(scheduler)
+    Cleaning(configuration, registry).schedule(scheduler)
     if configuration.node.name is not None:
         Takeover(configuration, registry, kind + uuid.uuid4().hex[:8], stop).schedule(scheduler)
     console.start()

@@ -29,6 +29,7 @@ from dicom_node.scope import scope_settings
 from dicom_node.sending.routes import destinations_for, hold_reason
 from dicom_node.shadow import Progress, Shadow
 from dicom_node.surroundings import software
+from dicom_node.withdrawn import remembered
 from dicom_node.worklist.listeners import listener_of
 from dicom_node.worklist.ranking import rank, strongest
 from prima_core.base.errors import OutOfScope, PrimaError
@@ -148,18 +149,27 @@ class StudyStages:
         return provenance_of(claim, received, study, prediction, active.bundle, surroundings, reported_at)
 
     def spare(self) -> bool:
-        """Explain a result or let the shadow run on a study; now and then delete embeddings too old to keep."""
-        days = self._configuration.model.keep_embeddings_days
-        if days is not None and time.monotonic() - self._dropped_at > DROP_SECONDS:
+        """Explain a result or let the shadow run on a study; now and then delete what is too old to keep."""
+        if time.monotonic() - self._dropped_at > DROP_SECONDS:
             self._dropped_at = time.monotonic()
-            self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
+            self._drop_old()
         # In turn, so that neither keeps the other from its work.
         self._turn = not self._turn
         first, second = self._explaining.run_one, self._shadow.run_one
         return (first() or second()) if self._turn else (second() or first())
 
+    def _drop_old(self) -> None:
+        days, cache = self._configuration.model.keep_embeddings_days, self._models.active.cache
+        if days is not None:
+            self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
+        if cache is not None:
+            cache.tidy()
+
     def hand_over(self, claim: Claim, study: PreparedStudy, report: Report) -> Handover:
         """What is sent where, and who is told the priority."""
+        withdrawn = remembered(self._configuration.node.storage, claim)
+        if withdrawn is not None:
+            return Handover(withdrawn=withdrawn)
         hold = hold_reason(report.model, self._configuration.model.allow_nonclinical)
         if hold is not None:
             return Handover(hold=hold)

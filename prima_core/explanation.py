@@ -154,9 +154,9 @@ class Explainer:
         yield together
 
     def _masked_answers(self, series: int, questions: Sequence[Question], kept: list[Tensor]) -> Tensor:
-        """In bf16 where the bundle runs in it: what masks are compared for is far larger than what that costs."""
+        """In bf16 unless the bundle runs in fp32: what masks are compared for is far larger than what that costs."""
         runtime = self._model.runtime
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.precision != "fp32"):
             return self._answers(series, questions, kept)
 
     def _answers(self, series: int, questions: Sequence[Question], kept: list[Tensor]) -> Tensor:

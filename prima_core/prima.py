@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,19 @@ from prima_core.volume_tokenizer import PatchSet, Progress, VolumeTokenizer
 NOT_FINITE = "the model's result is not finite: the input or the weights are unusable"
 
 
+class LatentStore(Protocol):
+    """Where the latents of series that were encoded before are found, exactly as they were, if they are found.
+
+    Neither method raises: what ails a store is no trouble of a study.
+    """
+
+    def find(self, series: PreparedSeries) -> npt.NDArray[np.float32] | None:
+        """(U, C, z, y, x) the latents of this series' patches, in their order, or None."""
+
+    def keep(self, series: PreparedSeries, latents: npt.NDArray[np.float32]) -> None:
+        """Take latents that were just computed."""
+
+
 class Prima(nn.Module):
     """The model of one bundle; `bundle.build_model` makes it ready to run."""
 
@@ -42,6 +57,7 @@ class Prima(nn.Module):
         self.study_vit = StudyVit(architecture.study_vit)
         self.heads = TaskHeads(architecture.heads, thresholds)
         self.runtime = Runtime(torch.device("cpu"), "fp32")
+        self.store: LatentStore | None = None  # only what is given one reuses latents
 
     def place(self, runtime: Runtime) -> Prima:
         """Move to the runtime's device, tokenizer in its precision, for inference only. Returns itself."""
@@ -102,9 +118,16 @@ class Prima(nn.Module):
 
     @torch.inference_mode()
     def latents(self, studies: Sequence[PreparedStudy], progress: Progress | None = None) -> list[Tensor]:
-        """Latents of each series' distinct patches, series of all studies in order."""
-        sets = [PatchSet(series.patches, series.thin_axis) for series in _all_series(studies)]
-        return self.tokenizer.encode(sets, progress)
+        """Latents of each series' distinct patches, series of all studies in order; kept ones are not computed."""
+        store, every = self.store, _all_series(studies)
+        kept = [store.find(series) if store else None for series in every]
+        missing = [series for series, latents in zip(every, kept, strict=True) if latents is None]
+        encoded = self.tokenizer.encode([PatchSet(series.patches, series.thin_axis) for series in missing], progress)
+        if store:
+            for series, latents in zip(missing, encoded, strict=True):
+                store.keep(series, latents.cpu().numpy())
+        computed = iter(encoded)
+        return [next(computed) if latents is None else self.runtime.take(latents) for latents in kept]
 
     @torch.inference_mode()
     def vit_inputs(self, studies: Sequence[PreparedStudy], latents: Sequence[Tensor]) -> list[Tensor]:

@@ -21,6 +21,7 @@ from dicom_node.base.provenance import ResultRecord
 from dicom_node.base.types import Level, Priority, StudyResult
 from dicom_node.bundles import identity_of
 from dicom_node.intake.spool import Spool
+from dicom_node.latent_cache import latent_cache
 from dicom_node.models_in_use import scores_of
 from dicom_node.replay import check_bundle, check_images, recorded, recorded_scope
 from dicom_node.reporting.pages import Reader, key_slice_page
@@ -109,6 +110,7 @@ def _explain(
             raise PermanentError(f"the bundle has no diagnosis '{min(unknown)}'; `dicom-node model verify` lists them")
         names = findings or [score.name for score in said.positive[: chosen.findings]]
         model = build_model(bundle, configuration.model.device, document["precision"])
+        model.store = latent_cache(configuration, bundle.manifest, model.runtime, read_only=True)
         settings = ExplanationSettings(chosen.method, chosen.series, chosen.slices, chosen.samples, chosen.seed)
         questions = [Question("diagnosis", name) for name in names]
         explained = explain_on_images(model, study, files, questions, settings, tell) if questions else []

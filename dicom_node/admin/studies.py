@@ -16,9 +16,11 @@ from rich.table import Column, Table
 from dicom_node.admin.options import DEFAULT_CONFIG, ConfigFile, open_registry
 from dicom_node.admin.output import Json, print_json, result, utc
 from dicom_node.base.errors import PermanentError
+from dicom_node.base.orders import PersonsWithdrawal
 from dicom_node.base.types import Rejection, StudyState
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
+from dicom_node.withdrawn import forget, remember
 
 app = typer.Typer()
 
@@ -153,9 +155,11 @@ def study(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> 
 @app.command()
 def retry(uid: Uid, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Send again what waits or was set aside; run a study again that has no report, or whose report is held."""
-    _, registry = open_registry(config)
+    configuration, registry = open_registry(config)
     found = find(registry, uid)
     done = registry.retry(found.id, time.time())
+    if done.queued:
+        forget(configuration.node.storage, found.id)
     if not done.queued and not done.deliveries and not done.explaining:
         raise PermanentError(f"nothing to retry: the study is {found.state} and no delivery waits")
     if json:
@@ -173,10 +177,14 @@ def withdraw(
     json: Json = False,
 ) -> None:
     """Take a study's results back: from the outbox, the reading list and, by a rejection note, the archives."""
-    _, registry = open_registry(config)
+    configuration, registry = open_registry(config)
     found = find(registry, uid)
+    record, wish = registry.result_record(found.id), PersonsWithdrawal(REASONS[reason], getuser())
     with redirect_stdout(sys.stderr):  # what is logged on the way
-        state = registry.withdraw(found.id, REASONS[reason], getuser(), time.time())
+        state = registry.withdraw(found.id, wish.rejection, wish.who, time.time())
+    if record is not None and record.provenance is not None:
+        images = [image.path for image in record.provenance.images]
+        remember(configuration.node.storage, found.id, wish, images)
     former = registry.study(found.id)
     count = len([one for one in former.former if one.withdrawn_at is not None]) if former is not None else 0
     if json:

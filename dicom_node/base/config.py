@@ -132,6 +132,11 @@ class NodeSection(Section):
         """Objects the node made, kept until delivered and after."""
         return self.storage / "outgoing"
 
+    @property
+    def latents(self) -> Path:
+        """What series were encoded to; may be deleted at any time."""
+        return self.storage / "latents"
+
 
 class Peer(Section):
     """Who may send: the calling AE title and, where given, the IP address it must come from.
@@ -175,6 +180,7 @@ class IntakeSection(Section):
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     tls: ServerTls | None = None
     inline: bool = True
+    reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
 
 
 class RaySettings(Section):
@@ -196,13 +202,15 @@ class ModelSection(Section):
     """execution: local, in the worker's own process, or on a Ray cluster, see `ray`."""
 
     bundle: Path | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str = "auto"
     allow_nonclinical: bool = False
     token_budget: Annotated[int, Field(ge=1)] = 4000
     max_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Annotated[float, Field(gt=0, le=14400)] = 60.0
     keep_embeddings_days: Days | None = None
+    keep_latents_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    keep_latents_days: Days = 30.0
     execution: Literal["local", "ray"] = "local"
     ray: RaySettings = RaySettings()
 
@@ -448,6 +456,17 @@ class RetrainSection(Section):
         return self
 
 
+class RetentionSection(Section):
+    """Which files of finished studies are deleted. keep_days: older ones. min_free_bytes, max_used_share: the oldest,
+    while the disk has less free space, or more in use; min_hours: but none that was finished later.
+    """
+
+    keep_days: Days | None = None
+    min_free_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_used_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    min_hours: Annotated[float, Field(ge=0, le=876000)] = 24.0
+
+
 class Configuration(Section):
     """The whole file. Paths are absolute once loaded: relative ones are relative to the file's folder."""
 
@@ -463,6 +482,7 @@ class Configuration(Section):
     hl7: Hl7Listener = Hl7Listener()
     retrain: RetrainSection = RetrainSection()
     audit: AuditSection = AuditSection()
+    retention: RetentionSection = RetentionSection()
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from dicom_node.base.types import DeliveryView, Finding, Level, ToSend
+from dicom_node.base.types import DeliveryView, Finding, Level, Rejection, ToSend
 
 
 class OrderStatus(enum.StrEnum):
@@ -113,11 +113,25 @@ class PriorityChange:
 
 
 @dataclass(frozen=True)
+class PersonsWithdrawal:
+    """That a person took a study's results back. who: as the node knows them, never a patient."""
+
+    rejection: Rejection
+    who: str
+
+    @property
+    def reason(self) -> str:
+        """In words, as the study's history has them."""
+        return f"withdrawn by {self.who}: {self.rejection.meaning}"
+
+
+@dataclass(frozen=True)
 class Handover:
     """What becomes of a result: objects to send, and who is told the priority.
 
     hold: why nothing leaves the node, else None. nonclinical: whether a model that is not clinical may move worklists.
-    explain: whether the result is explained on its images once no study waits.
+    explain: whether the result is explained on its images once no study waits. withdrawn: that a person took this
+    result back before, when another registry knew it.
     """
 
     objects: tuple[ToSend, ...] = ()
@@ -125,6 +139,7 @@ class Handover:
     hold: str | None = None
     nonclinical: bool = False
     explain: bool = False
+    withdrawn: PersonsWithdrawal | None = None
 
 
 class Stage(enum.StrEnum):

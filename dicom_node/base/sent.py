@@ -26,7 +26,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class SentObject:
+class NotedObject:
     """An object as it left the node. header: `KEPT` of its attributes, as a PS3.10 file without anything else."""
 
     path: str
@@ -36,7 +36,7 @@ class SentObject:
     header: bytes
 
 
-def sent_object(folder: Path, path: str) -> SentObject | None:
+def sent_object(folder: Path, path: str) -> NotedObject | None:
     """The object at `path` in the outgoing folder; None where it cannot be read now, or is none."""
     try:
         whole = dcmread(folder / path, stop_before_pixels=True, specific_tags=list(KEPT))
@@ -47,9 +47,9 @@ def sent_object(folder: Path, path: str) -> SentObject | None:
     except UNREADABLE:
         return None
     sop_class, instance, series = (str(whole[keyword].value) for keyword in UIDS[:3])
-    return SentObject(path, sop_class, instance, series, buffer.getvalue())
+    return NotedObject(path, sop_class, instance, series, buffer.getvalue())
 
 
-def header_of(sent: SentObject) -> Dataset:
+def header_of(sent: NotedObject) -> Dataset:
     """What was kept of the object."""
     return dcmread(BytesIO(sent.header))

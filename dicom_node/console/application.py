@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from starlette.exceptions import HTTPException
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.disk import reserve_of
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.base.orders import WorklistEntry
 from dicom_node.console import page
@@ -42,13 +43,14 @@ def application(configuration: Configuration, registry: Registry) -> FastAPI:
 
 
 def _for_machines(app: FastAPI, configuration: Configuration, registry: Registry) -> None:
+    reserve = reserve_of(configuration)
     collectors = CollectorRegistry()
-    collectors.register(NodeMetrics(registry, configuration.node.storage, configuration.worklist))
+    collectors.register(NodeMetrics(registry, configuration.node.storage, configuration.worklist, reserve.bytes))
     exposition = make_wsgi_app(collectors)
 
     @app.api_route("/healthz", methods=READ)
     def healthz() -> Response:
-        problems = health_problems(registry, time.time(), configuration.node)
+        problems = health_problems(registry, time.time(), reserve, configuration.node)
         text = json.dumps({"ok": not problems, "problems": problems})
         return Response(text, 503 if problems else 200, media_type="application/json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dicom_node.base.config import NodeSection
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 STALE_SECONDS = 30.0
@@ -11,8 +12,20 @@ EXPECTED = ("receiver", "scheduler", "worker")
 ALONE = NodeSection()
 
 
-def health_problems(registry: Registry, now: float, node: NodeSection = ALONE) -> list[str]:
+def health_problems(
+    registry: Registry, now: float, reserve: Reserve = NO_RESERVE, node: NodeSection = ALONE
+) -> list[str]:
     """What is wrong now, in words; empty when the node is well. Of several nodes each speaks for itself."""
+    return [*_disk_problems(reserve), *_process_problems(registry, now, node)]
+
+
+def _disk_problems(reserve: Reserve) -> list[str]:
+    if not reserve.is_reached():
+        return []
+    return [f"the disk has less than intake.reserve_bytes ({reserve.bytes} bytes) left: no more images are taken"]
+
+
+def _process_problems(registry: Registry, now: float, node: NodeSection) -> list[str]:
     try:
         named = {process.name: process for process in registry.processes()}
         active = registry.chosen_models().active

@@ -13,6 +13,7 @@ from functools import partial
 from pynetdicom import AE, _config
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.disk import reserve_of
 from dicom_node.base.errors import ConfigurationError, RetriableError
 from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake import inline
@@ -62,7 +63,7 @@ def run_receiver(
     except DATABASE_AWAY:
         return  # told to stop while waiting for the database
     registrar = Registrar(registry, boot_id)
-    storage = Storage(spool, registrar, configuration.intake.max_object_bytes)
+    storage = Storage(spool, registrar, configuration.intake.max_object_bytes, reserve_of(configuration))
     provider = StorageProvider(access, storage, registrar, configuration.intake.max_associations, services)
     listener = open_listener(configuration, provider, services)
     registrar.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
@@ -79,10 +80,13 @@ class Answer:
 class Storage:
     """Takes objects into the spool, and their rows to the registrar."""
 
-    def __init__(self, spool: Spool, registrar: Registrar, max_object_bytes: int) -> None:
+    def __init__(
+        self, spool: Spool, registrar: Registrar, max_object_bytes: int, reserve: Reserve = NO_RESERVE
+    ) -> None:
         self._spool = spool
         self._registrar = registrar
         self._max_object_bytes = max_object_bytes
+        self._reserve = reserve
 
     def incoming(self) -> Incoming:
         """Where to write a data set as it comes."""
@@ -124,6 +128,7 @@ class Storage:
             received_at=time.time(),
             association_id=peer.association_id,
         )
+        self._reserve.admit(arrival.size)
         self._spool.keep(arrival, data_set)
         self._registrar.put(arrival)
         return arrival

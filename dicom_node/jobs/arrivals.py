@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival, Rejection, Standing, StudyState, Verdict
+from dicom_node.jobs.cleaning import came_again, has_files_again
 from dicom_node.jobs.database import portions
 from dicom_node.jobs.flags import is_of_two_patients
 from dicom_node.jobs.nodes import boots_of_node
@@ -62,7 +63,8 @@ class ArrivalBook(RevisionBook):
             for study, group in groupby(sorted(arrivals, key=_place), key=_study_of):
                 of_study = list(group)
                 self._ensure_study(connection, of_study[0])
-                lock_study(connection, study)
+                if lock_study(connection, study).cleaned_at is not None:
+                    has_files_again(connection, study)
                 named = self._named(connection, study)
                 known = self._known_uids(connection, of_study)
                 for is_new, run in _runs(of_study, known.union(named)):
@@ -73,16 +75,19 @@ class ArrivalBook(RevisionBook):
                             self._record(connection, arrival, named)
 
     def known_paths(self) -> Iterator[str]:
-        """Spool paths that have a row, but for what is lost, or expired: a file that is there all the same is news."""
-        gone = [Standing.LOST, Standing.EXPIRED]
+        """Spool paths that have a row, but for what is lost, expired or cleaned: a file that is there all the same is
+        news.
+        """
+        there = (instances.c.standing.not_in([Standing.LOST, Standing.EXPIRED]), instances.c.cleaned_at.is_(None))
         with self._read() as connection:
-            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing.not_in(gone)))
+            yield from connection.scalars(sa.select(instances.c.path).where(*there))
 
     def expected_paths(self) -> Iterator[str]:
-        """Those that should have a file: not what expired, nor versions that were superseded, which nothing reads."""
+        """Those that should have a file: not what expired or was cleaned, nor what was superseded: nothing reads it."""
         without = [Standing.LOST, Standing.EXPIRED, Standing.SUPERSEDED]
+        there = (instances.c.standing.not_in(without), instances.c.cleaned_at.is_(None))
         with self._read() as connection:
-            yield from connection.scalars(sa.select(instances.c.path).where(instances.c.standing.not_in(without)))
+            yield from connection.scalars(sa.select(instances.c.path).where(*there))
 
     def mark_lost(self, paths: Sequence[str], at: float) -> None:
         """Note that files are gone from the spool: no longer evidence.
@@ -136,6 +141,20 @@ class ArrivalBook(RevisionBook):
             else:
                 connection.execute(instances.update().where(mine).values(standing=Standing(verdict.value)))
         return True
+
+    def verdict_without_file(self, first: str, path: str) -> Verdict | None:
+        """What an object is whose first version has no file any more, by retention; None where that is not so.
+
+        Pixels cannot be compared. Where the two contradict each other in whose they are, the later word counts, as it
+        does with every correction, and no result stands under the former; else neither replaces the other.
+        """
+        both = sa.select(instances).where(instances.c.path.in_([first, path]))
+        with self._read() as connection:
+            rows = {row.path: row for row in connection.execute(both)}
+        if first not in rows or path not in rows or rows[first].cleaned_at is None:
+            return None
+        agree = identity_of(rows[first]).agrees(identity_of(rows[path]))
+        return Verdict.QUARANTINED if agree else Verdict.CORRECTION
 
     def _correct_image(self, connection: sa.Connection, first: Any, other: Any) -> None:
         """Of two versions of one object in one study the one that was received last counts. Both are rows."""
@@ -220,7 +239,10 @@ class ArrivalBook(RevisionBook):
         if arrival.urgent:
             connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(urgent=True))
         this = instances.c.path == arrival.path
-        known = connection.execute(sa.select(instances.c.standing, instances.c.received_at).where(this)).one_or_none()
+        about = (instances.c.standing, instances.c.received_at, instances.c.cleaned_at)
+        known = connection.execute(sa.select(*about).where(this)).one_or_none()
+        if known is not None and known.cleaned_at is not None and arrival.received_at > known.received_at:
+            came_again(connection, arrival)
         if known is not None and known.standing == Standing.EXPIRED:
             self._free_again(connection, arrival)
         if known is not None and known.standing != Standing.LOST:

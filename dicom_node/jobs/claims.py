@@ -20,6 +20,7 @@ IMAGES_UNCORRECTED = (
     "images of the study were not sent again with its corrected patient or accession number and are not used"
 )
 IMAGES_EXPIRED = "images of the study were deleted here because their retention expired"
+IMAGES_CLEANED = "images of the study were deleted here to make room, after an earlier result of it was sent"
 IMAGES_QUARANTINED = "other images arrived under SOP Instance UIDs of this study and were set aside"
 
 
@@ -34,12 +35,13 @@ def certain(at: float) -> sa.ColumnElement[bool]:
 
 def claim_of(connection: sa.Connection, study: Any, owner: str = "", attempts: int = 0) -> Claim:
     """The claim of a study, a row of `studies`. The same for its report and for whatever is made beside it."""
+    columns = ("sop_instance_uid", "path", "calling_ae", "standing", "cleaned_at")
     rows = connection.execute(
-        sa.select(instances.c.sop_instance_uid, instances.c.path, instances.c.calling_ae, instances.c.standing)
+        sa.select(*(instances.c[name] for name in columns))
         .where(instances.c.study_id == study.id, instances.c.image)
         .order_by(instances.c.path)
     ).all()
-    evidence = [item for item in rows if item.standing == Standing.CURRENT]
+    evidence = [item for item in rows if item.standing == Standing.CURRENT and item.cleaned_at is None]
     return Claim(
         study_id=study.id,
         study_instance_uid=study.study_instance_uid,
@@ -63,6 +65,8 @@ def _incomplete(images: Sequence[Any]) -> str | None:
         return IMAGES_UNCORRECTED
     if uids[Standing.EXPIRED] - uids[Standing.CURRENT]:
         return IMAGES_EXPIRED
+    if any(row.standing == Standing.CURRENT and row.cleaned_at is not None for row in images):
+        return IMAGES_CLEANED
     if uids[Standing.CORRECTION] - uids[Standing.CURRENT]:
         return IMAGES_ELSEWHERE
     return IMAGES_QUARANTINED if uids[Standing.QUARANTINED] else None

@@ -23,8 +23,9 @@ class ImageBook(Database):
     """Received images."""
 
     def current_images(self, study: str) -> list[ReceivedImage]:
-        """The images that count of a study, by its short id."""
+        """The images that count of a study, by its short id, and have a file."""
         query = sa.select(instances.c.path, instances.c.calling_ae).order_by(instances.c.path)
         query = query.where(instances.c.study_id == study, instances.c.image, instances.c.standing == Standing.CURRENT)
+        query = query.where(instances.c.cleaned_at.is_(None))
         with self._read() as connection:
             return [ReceivedImage(row.path, row.calling_ae) for row in connection.execute(query)]

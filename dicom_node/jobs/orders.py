@@ -97,15 +97,21 @@ class OrderBook(Database):
             query = query.where(
                 orders.c.scheduled_at != "", sa.func.substr(orders.c.scheduled_at, 1, 8) <= scheduled_to
             )
+        # Found by state and day, and sorted here: asked for in their order, all that ever came would be looked at.
+        ids_behind = query.with_only_columns(orders.c.id)
         last = 0
-        while True:
+        while True:  # once more for what came meanwhile
             with self._read() as connection:
-                rows = connection.execute(query.where(orders.c.id > last).order_by(orders.c.id).limit(PAGE)).all()
-            if rows:
-                last = rows[-1].id
-                yield [order_of_row(row) for row in rows]
-            if len(rows) < PAGE:
+                ids = sorted(connection.scalars(ids_behind.where(orders.c.id + 0 > last)))
+            if not ids:
                 return
+            last = ids[-1]
+            for begin in range(0, len(ids), PAGE):
+                mine = orders.c.id.in_(ids[begin : begin + PAGE])
+                with self._read() as connection:
+                    rows = connection.execute(query.where(mine).order_by(orders.c.id)).all()
+                if rows:
+                    yield [order_of_row(row) for row in rows]
 
     @staticmethod
     def _match(connection: sa.Connection, study: Any) -> Match:
@@ -210,6 +216,7 @@ class OrderBook(Database):
 
     def _report(self, connection: sa.Connection, message: int, event: FinalReport) -> None:
         known, said = self._completed(connection, event.order)
+        connection.execute(messages.update().where(messages.c.id == message).values(of_report=True))
         connection.execute(
             final_reports.insert().values(
                 message_id=message,

@@ -14,18 +14,18 @@ from dicom_node.base.types import CLINICAL, Claim, DeliveryState, Report, Standi
 from dicom_node.jobs.claims import CLOSED_BY_CAP, certain, claim_of
 from dicom_node.jobs.database import is_over
 from dicom_node.jobs.explanations import explained_reports, owe_explanation
-from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.models import keep_prediction
 from dicom_node.jobs.provenance import keep_provenance
 from dicom_node.jobs.rejections import is_unexamined
 from dicom_node.jobs.tables import associations, deliveries, instances, results, studies
-from dicom_node.jobs.transitions import move
+from dicom_node.jobs.transitions import lock_study, move
+from dicom_node.jobs.withdrawals import WithdrawalBook
 
 GRACE_SECONDS = 30.0
 WORKER_DIED = "the worker stopped while it ran this study, as often as attempts are allowed; see `dicom-node retry`"
 
 
-class StudyQueue(FlagBook):
+class StudyQueue(WithdrawalBook):
     """Closing, claiming and finishing."""
 
     def close_quiet(self, quiet_since: float, opened_before: float, at: float) -> list[tuple[str, str | None]]:
@@ -176,6 +176,9 @@ class StudyQueue(FlagBook):
                 keep_prediction(connection, claim.study_id, claim.revision, report.prediction, at, shadow=False)
             if report.provenance is not None:
                 keep_provenance(connection, result, report.provenance, at)
+            if handover.withdrawn is not None:
+                self._withdraw_for(connection, lock_study(connection, claim.study_id), handover.withdrawn, at)
+                return
             self._flag(connection, claim.study_id, at, nonclinical=handover.nonclinical)
 
     def finish_out_of_scope(self, claim: Claim, reason: str, at: float, set_aside: Sequence[str] = ()) -> None:

@@ -7,14 +7,16 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
 `explanations.py` what is to be explained, `provenance.py` where results came from, `sent.py` what left the node,
-`audit.py` what the audit trail lacks, `nodes.py` which nodes share it; `pruning.py` deletes what is outdated. Each
-write is one transaction; each change of state is guarded and leaves an event (`transitions.py`).
+`audit.py` what the audit trail lacks, `nodes.py` which nodes share it; `pruning.py` deletes what is outdated,
+`cleaning.py` says which files may go, `soundness.py` whether the database is well. Each write is one transaction; each
+change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
 
 from dicom_node.jobs.arrivals import ArrivalBook
 from dicom_node.jobs.audit import AuditBook
+from dicom_node.jobs.cleaning import CleaningBook
 from dicom_node.jobs.commitments import CommitmentBook
 from dicom_node.jobs.database import DATABASE_AWAY
 from dicom_node.jobs.explanations import ExplanationBook
@@ -26,15 +28,16 @@ from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.provenance import ProvenanceBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
-from dicom_node.jobs.reading_list import ReadingList
+from dicom_node.jobs.reading_list import FlagTimes, ReadingList
 from dicom_node.jobs.rejections import RejectionBook
 from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
 from dicom_node.jobs.sent import SentBook
+from dicom_node.jobs.soundness import Soundness
 from dicom_node.jobs.views import Views
 from dicom_node.jobs.workitems import WorkitemBook
 
-__all__ = ["DATABASE_AWAY", "Registry"]
+__all__ = ["DATABASE_AWAY", "FlagTimes", "Registry"]
 
 
 class Registry(
@@ -56,6 +59,8 @@ class Registry(
     AuditBook,
     SentBook,
     Pruning,
+    CleaningBook,
+    Soundness,
     Views,
 ):
     """Everything the node knows about its studies, by database URL.

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.types import DeliveryState, Standing, StudyState
+from dicom_node.jobs.cleaning import CLEANED, lacks_files
 from dicom_node.jobs.database import Database
 from dicom_node.jobs.explanations import explain_again
 from dicom_node.jobs.tables import deliveries, instances, results
@@ -40,7 +41,7 @@ class Retries(Database):
         A destination is asked again at once about what it has not committed to yet. A study with a result is run as a
         new revision, under the configuration of today: a result that was held or had no route may go somewhere then.
         Nothing is done to a study that waits or runs. Raises PermanentError while the study's images are
-        of two patients.
+        of two patients, or retention has deleted files of them.
         """
         with self._write() as connection:
             row = lock_study(connection, study)
@@ -55,11 +56,14 @@ class Retries(Database):
             ).one_or_none()
             if row.state in SENT and newest is not None and self._has_deliveries(connection, newest.id):
                 again = self._send_again(connection, newest.id, at)
-                return Retried(deliveries=told + again, explaining=explain_again(connection, newest.id))
+                explaining = not lacks_files(connection, study) and explain_again(connection, newest.id)
+                return Retried(deliveries=told + again, explaining=explaining)
             if told or StudyState(row.state) not in ENDED:
                 return Retried(deliveries=told)
             if not self._one_patient(connection, study):
                 raise PermanentError(TWO_PATIENTS)
+            if lacks_files(connection, study):
+                raise PermanentError(CLEANED)
             self._run_again(connection, row, newest is not None and newest.revision == row.revision, at)
         return Retried(queued=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from dicom_node.base.orders import Delivery
-from dicom_node.base.sent import SentObject
+from dicom_node.base.sent import NotedObject
 from dicom_node.base.types import DeliveryState, Standing
 from dicom_node.jobs.database import Database, portions
 from dicom_node.jobs.tables import deliveries, instances, results, sent_objects
@@ -25,21 +25,21 @@ class SentBook(Database):
             this = sa.exists().where(sent_objects.c.path == path)
             return bool(connection.scalar(sa.select(this)))
 
-    def note_sent(self, delivery: Delivery, sent: SentObject, at: float) -> None:
+    def note_sent(self, delivery: Delivery, sent: NotedObject, at: float) -> None:
         """Note what leaves the node with this delivery. Safe to repeat."""
         values = {"study_id": delivery.study_id, "kept": True, "noted_at": at} | vars(sent)
         with self._write() as connection:
             connection.execute(self._insert(sent_objects).values(**values).on_conflict_do_nothing())
 
-    def sent(self, paths: Sequence[str]) -> dict[str, SentObject]:
+    def sent(self, paths: Sequence[str]) -> dict[str, NotedObject]:
         """What is noted of these objects, by path."""
-        found: dict[str, SentObject] = {}
+        found: dict[str, NotedObject] = {}
         with self._read() as connection:
             for portion in portions(paths):
                 query = sa.select(sent_objects).where(sent_objects.c.path.in_(portion))
                 for row in connection.execute(query):
                     uids = row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid
-                    found[row.path] = SentObject(row.path, *uids, row.header)
+                    found[row.path] = NotedObject(row.path, *uids, row.header)
         return found
 
     def unneeded(self, before: float, limit: int = 200) -> list[str]:

@@ -6,6 +6,8 @@ A result's rejection note is a delivery of kind `reject`.
 
 A result's withdrawal: when, as which `Rejection`, why in words; withdrawal_due: something of it is still to be done.
 rejected_at, rejection: when and why the archive rejected the report itself, or another object of the result.
+cleaned_at: since when a file, or all files of a study, are deleted by retention; cleaning_due: its rows and files may
+not agree yet.
 stores: C-STOREs that the destination answered with success and has to commit to; questions: how often it was to be
 asked since the last; failed_commitments: how often it did not commit, since a person looked last.
 audited: the audit trail has it; of a delivery, 1: that it began, 2: that it was delivered.
@@ -66,8 +68,18 @@ studies = Table(
     Column("next_attempt_at", Float),
     Column("owner", String(64)),
     Column("lease_until", Float),
+    Column("cleaned_at", Float),
+    Column("cleaning_due", Boolean, nullable=False, server_default=false(), index=True),
     Index("ix_studies_queue", "state", "urgent", "completed_at"),
     Index("ix_studies_received_at", "received_at"),
+    Index("ix_studies_last_arrival_at", "last_arrival_at"),
+)
+# What retention looks through again and again: small however many studies there are.
+Index(
+    "ix_studies_with_files",
+    studies.c.finished_at,
+    sqlite_where=studies.c.cleaned_at.is_(None),
+    postgresql_where=studies.c.cleaned_at.is_(None),
 )
 
 instances = Table(
@@ -89,8 +101,9 @@ instances = Table(
     Column("standing", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("issuer", String(32), nullable=False, server_default=""),
+    Column("cleaned_at", Float),
     Index("ix_instances_study_id_standing", "study_id", "standing"),
-    Index("ix_instances_standing", "standing"),
+    Index("ix_instances_standing_sop_class_uid", "standing", "sop_class_uid"),
 )
 
 associations = Table(
@@ -161,7 +174,7 @@ deliveries = Table(
     Column("audited", Integer, nullable=False, default=0, server_default=text("0"), index=True),
     UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
-    Index("ix_deliveries_due", "state", "next_attempt_at"),
+    Index("ix_deliveries_due", "state", "destination", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
     Index("ix_deliveries_path", "path"),
 )
@@ -278,7 +291,7 @@ predictions = Table(
     Column("precision", String(8)),
     Column("seconds", Float),
     Column("failure", Text),
-    Column("created_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False, index=True),
     UniqueConstraint("study_id", "revision", "bundle_id"),
 )
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import PermanentError
 from dicom_node.base.events import Event, log
+from dicom_node.base.orders import PersonsWithdrawal
 from dicom_node.base.types import DeliveryState, Rejection, StudyState, Withdrawal
 from dicom_node.jobs.flags import FlagBook
 from dicom_node.jobs.study_records import record_of
@@ -35,14 +36,17 @@ class WithdrawalBook(FlagBook):
         The study is not run again for that, but for a late image or `retry`; a run that is under way goes on. Raises
         PermanentError when no result stands.
         """
-        reason = f"withdrawn by {who}: {rejection.meaning}"
         with self._write() as connection:
             row = lock_study(connection, study)
-            if not self._withdraw_results(connection, row, rejection, reason, at):
-                raise PermanentError(NOTHING_STANDS)
-            ended = [StudyState.REPORTED, StudyState.DELIVERED]
-            moved = move(connection, study, ended, StudyState.WITHDRAWN, at, reason=reason)
+            moved = self._withdraw_for(connection, row, PersonsWithdrawal(rejection, who), at)
             return StudyState.WITHDRAWN if moved else StudyState(row.state)
+
+    def _withdraw_for(self, connection: sa.Connection, study: Any, wish: PersonsWithdrawal, at: float) -> bool:
+        """Withdraw the results of a study (its row, locked); whether it ends with that. Raises PermanentError."""
+        if not self._withdraw_results(connection, study, wish.rejection, wish.reason, at):
+            raise PermanentError(NOTHING_STANDS)
+        ended = [StudyState.REPORTED, StudyState.DELIVERED]
+        return bool(move(connection, study.id, ended, StudyState.WITHDRAWN, at, reason=wish.reason))
 
     def withdrawals_due(self) -> list[Withdrawal]:
         """Withdrawn results of which something is still to be done, oldest first."""

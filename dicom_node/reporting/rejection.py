@@ -21,7 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sr.codedict import codes as standard
 
 from dicom_node.base.errors import ReportError, RetriableError
-from dicom_node.base.sent import SentObject, header_of
+from dicom_node.base.sent import NotedObject, header_of
 from dicom_node.base.types import Withdrawal
 from dicom_node.reporting.codes import long_string
 from dicom_node.reporting.content import derived_uid
@@ -33,7 +33,7 @@ OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "Ti
 SERIES_NUMBER_ABOVE = 1  # beside the series that it rejects
 
 
-def build_rejection(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, SentObject]) -> Dataset:
+def build_rejection(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, NotedObject]) -> Dataset:
     """The note for one destination.
 
     files: the objects that it has or may have, as they were sent; noted: what the registry noted of them, by name. An
@@ -83,7 +83,7 @@ def named_in(note: Dataset) -> int:
     )
 
 
-def _sent(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, SentObject]) -> list[Dataset]:
+def _sent(withdrawal: Withdrawal, files: Sequence[Path], noted: Mapping[str, NotedObject]) -> list[Dataset]:
     """The headers of all objects of which something is left."""
     found = [header_of(noted[path.name]) if path.name in noted else _read(path) for path in files]
     sent = [header for header in found if header is not None]

@@ -71,6 +71,16 @@ class StowUser:
             status, answer = self._post(file)
         _judge(status, answer, instance)
 
+    def reach(self) -> str:
+        """See that an HTTP server answers at the address, and takes the credentials; what it said.
+
+        Raises PeerUnreachable, PeerRefused or RetriableError.
+        """
+        status, _ = self._ask("OPTIONS", None, self._credentials())
+        if status in (401, 403, 404) or 300 <= status < 400:
+            raise PeerRefused(f"the peer refuses (status {status}): {HINTS.get(status, REDIRECT)}")
+        return f"answers (status {status})"
+
     def _post(self, file: BinaryIO) -> tuple[int, bytes]:
         boundary = uuid.uuid4().hex
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -82,12 +92,15 @@ class StowUser:
             "Accept-Encoding": "identity",
             "User-Agent": IMPLEMENTATION_VERSION_NAME,
         }
-        headers |= self._credentials()
+        return self._ask("POST", _body(head, file, tail), headers | self._credentials())
+
+    def _ask(self, method: str, body: Iterator[bytes] | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Status and content of the answer to one request at the studies' address. Raises PeerUnreachable."""
         with Deadline(self._destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE) as deadline:
             connection = self._connect(deadline)
             try:
                 with suppress(BrokenPipeError):  # it may have answered before it read everything
-                    connection.request("POST", f"{self._address.path}/studies", _body(head, file, tail), headers)
+                    connection.request(method, f"{self._address.path}/studies", body, headers)
                 response = connection.getresponse()
                 answer = _bounded(response)
             except (OSError, HTTPException) as error:  # its words quote what the peer sent

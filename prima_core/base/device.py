@@ -1,7 +1,8 @@
 """The one place for device and precision: names from the configuration → what torch is told.
 
-Only the tokenizer's convolutions ever run in bf16: they are 97 % of the arithmetic, and the latents leave them as
-float32. `auto` takes bf16 only where the hardware computes it, since emulated bf16 is slower and less exact than fp32.
+Only the tokenizer's convolutions ever run in less than fp32: they are 97 % of the arithmetic, and the latents leave
+them as float32. `auto` takes bf16 only where the hardware computes it, since emulated bf16 is slower and less exact
+than fp32.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 Chunk = TypeVar("Chunk")
 
 
@@ -28,7 +31,7 @@ class Runtime:
     @property
     def convolution_dtype(self) -> torch.dtype:
         """The dtype of the tokenizer's weights and activations."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
     def map(self, function: Callable[[Chunk], Tensor], chunks: Iterable[Chunk]) -> Iterator[Tensor]:
         """`function` of every chunk, in order, for inference.
@@ -47,6 +50,28 @@ class Runtime:
         finally:
             torch.set_num_threads(cores)
 
+    def take(self, rows: npt.NDArray[np.float32]) -> Tensor:
+        """An array on the device. A GPU copies it from locked memory while it still computes what came before."""
+        tensor = torch.from_numpy(rows)
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def within_memory(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`function`, which treats every row by itself, of all rows: in halves where all at once do not fit.
+
+        Raises torch.OutOfMemoryError where not even one row fits.
+        """
+        try:
+            return function(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        if self.device.type == "cuda":  # not before the error is gone, whose frames hold what was allocated
+            torch.cuda.empty_cache()
+        halves = torch.tensor_split(rows, 2)
+        return torch.cat([self.within_memory(function, half) for half in halves])
+
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next is honest."""
         if self.device.type == "cuda":
@@ -54,9 +79,10 @@ class Runtime:
 
 
 def resolve(device: str = "auto", precision: str = "auto") -> Runtime:
-    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16.
+    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16|int8.
 
-    Raises ValueError for other names and for a GPU that is not there.
+    int8 is bf16 with the wide convolutions in 8-bit integers; `auto` never takes it. Raises ValueError for other names,
+    for a GPU that is not there, and for int8 where the device is no CPU that computes it in hardware.
     """
     place = _device(device)
     if place.type == "cuda":
@@ -84,7 +110,11 @@ def _precision(name: str, device: torch.device) -> Precision:
         return "fp32"
     if name == "bf16":
         return "bf16"
-    raise ValueError(f"unknown precision {name!r}: use auto, fp32 or bf16")
+    if name == "int8":
+        if device.type != "cpu" or not has_int8():
+            raise ValueError("precision 'int8' needs a CPU with AVX-512 VNNI and BF16")
+        return "int8"
+    raise ValueError(f"unknown precision {name!r}: use auto, fp32, bf16 or int8")
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -94,6 +124,11 @@ def has_bf16(device: torch.device) -> bool:
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = cpu_capabilities()
     return any(capabilities.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def has_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers and bf16, which go together here, in hardware."""
+    return cpu_capabilities().get("avx512_vnni") is True and has_bf16(torch.device("cpu"))
 
 
 def cpu_capabilities() -> dict[str, Any]:

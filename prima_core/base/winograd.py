@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, pad
 
 TILE_BY_DTYPE = {torch.float32: (4, 4), torch.bfloat16: (4, 2)}  # on the two long axes
+# Thin axes for which a kernel is kept: of the released width 9 MB each in bf16, 28 MB in float32. Tokens come by axis;
+# at the border of two axes one thread still needs the one while another already needs the other.
+KERNELS_KEPT = {torch.float32: 2, torch.bfloat16: 3}
 FEWEST_CHANNELS = 64  # below, transforming costs more than it saves
 
 _POINTS = {
@@ -77,7 +80,7 @@ class WinogradConv3d(nn.Conv3d):
     def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
-        self._kernel: tuple[tuple[int, torch.dtype], Tensor] | None = None
+        self._kernels: dict[tuple[int, torch.dtype], Tensor] = {}
 
     @staticmethod
     def suits(conv: nn.Conv3d) -> bool:
@@ -101,25 +104,31 @@ class WinogradConv3d(nn.Conv3d):
         return y_BOZYX
 
     def _multiply(self, x_FZPC: Tensor, axis: int) -> Tensor:
-        """One matrix product a frequency and tap of the thin axis; taps outside the volume are left out."""
+        """One matrix product a frequency and tap of the thin axis; taps outside the volume are left out.
+
+        A frequency's three products follow each other, while what they read and write is in the cache.
+        """
         kernel_KFCO = self._kernel_frequencies(axis, x_FZPC.dtype)
         planes, tiles = x_FZPC.shape[1:3]
-        x = x_FZPC.flatten(1, 2)
-        y = torch.bmm(x, kernel_KFCO[1])
-        if planes > 1:
-            y[:, tiles:].baddbmm_(x[:, :-tiles], kernel_KFCO[0])
-            y[:, :-tiles].baddbmm_(x[:, tiles:], kernel_KFCO[2])
-        return y.view(len(y), planes, tiles, -1)
+        y_FZPO = x_FZPC.new_empty(*x_FZPC.shape[:3], kernel_KFCO.shape[-1])
+        for x, y, before, here, after in zip(x_FZPC.flatten(1, 2), y_FZPO.flatten(1, 2), *kernel_KFCO, strict=True):
+            torch.mm(x, here, out=y)
+            if planes > 1:
+                y[tiles:].addmm_(x[:-tiles], before)
+                y[:-tiles].addmm_(x[tiles:], after)
+        return y_FZPO
 
     def _kernel_frequencies(self, axis: int, dtype: torch.dtype) -> Tensor:
-        """The transformed kernel (K, F, C, O) for this thin axis; kept, since tokens come ordered by axis."""
-        kept = self._kernel  # read once: another thread may be about to replace it
-        if kept is None or kept[0] != (axis, dtype):
+        """The transformed kernel (K, F, C, O) for this thin axis; kept, as making it costs as much as some tokens."""
+        kept = self._kernels.get((axis, dtype))
+        if kept is None:
+            while len(self._kernels) >= KERNELS_KEPT[dtype]:
+                self._kernels.pop(next(iter(self._kernels)), None)  # the first made; another thread may be quicker
             rows, columns = (_TRANSFORMS[tile].taps for tile in TILE_BY_DTYPE[dtype])
             taps = self.weight.transpose(2, 2 + axis)
             frequencies = torch.einsum("py,qx,oczyx->zpqco", rows, columns, taps).flatten(1, 2)
-            self._kernel = kept = (axis, dtype), frequencies.to(dtype).contiguous()
-        return kept[1]
+            self._kernels[axis, dtype] = kept = frequencies.to(dtype).contiguous()
+        return kept
 
 
 def _thin_axis_first(x_BCZYX: Tensor, axis: int) -> Tensor:

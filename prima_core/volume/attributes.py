@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from typing import cast
 
@@ -17,6 +18,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_sequence
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import BaseTag, Tag
 
 from prima_core.base.bounded import Allowance, bounded
 from prima_core.volume.faults import MALFORMED, raise_trouble
@@ -90,7 +92,8 @@ class Attributes:
 
     def raw(self, key: str | int) -> bytes:
         """A binary value; empty when missing or of another kind."""
-        element = self._dataset.get_item(key) if key in self._dataset else None
+        tag = _tag(key)
+        element = self._dataset.get_item(tag) if tag in self._dataset else None
         value = None if element is None else element.value
         return value if isinstance(value, bytes) else b""
 
@@ -103,24 +106,26 @@ class Attributes:
 
     def _empty(self, key: str | int) -> bool:
         """Whether the element is absent or holds nothing, as opposed to something that cannot be converted."""
-        return key not in self._dataset or not self._dataset.get_item(key).value
+        tag = _tag(key)
+        return tag not in self._dataset or not self._dataset.get_item(tag).value
 
     def _value(self, key: str | int) -> object:
+        tag = _tag(key)
         try:
-            return self._converted(key) if key in self._dataset else None
+            return self._converted(tag) if tag in self._dataset else None
         except MALFORMED as error:
             raise_trouble(error)
             return None
 
-    def _converted(self, key: str | int) -> object:
-        element = cast("DataElement | RawDataElement", self._dataset.get_item(key))
+    def _converted(self, tag: BaseTag) -> object:
+        element = cast("DataElement | RawDataElement", self._dataset.get_item(tag))
         if not isinstance(element, RawDataElement):
             return element.value
         if _is_sequence(element):
             return self._parsed(element)
         if len(element.value or b"") > _LONGEST_VALUE:
             return None
-        return self._dataset[key].value
+        return self._dataset[tag].value
 
     def _parsed(self, element: RawDataElement) -> DicomSequence:
         """A sequence of defined length, which pydicom leaves unparsed until it is asked for, and then sets no bound."""
@@ -132,6 +137,12 @@ class Attributes:
             len(value),
             self._dataset.original_character_set,
         )
+
+
+@cache
+def _tag(key: str | int) -> BaseTag:
+    """Looking a keyword up takes pydicom longer than the rest of an access, and there are hundreds an image."""
+    return Tag(key)
 
 
 def _is_sequence(element: RawDataElement) -> bool:

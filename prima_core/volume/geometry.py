@@ -94,20 +94,35 @@ def to_volume(voxels: npt.NDArray[Any], place: Placement, slices: tuple[Slice, .
 
 def resampled_to_lps(image: sitk.Image, slices: tuple[Slice, ...] = ()) -> Volume:
     """Resample in-plane and reorient an image whose third axis is the slice axis. slices: in the image's order."""
+    resampled = _resampled(image)
+    order, flips = _to_lps(resampled.GetDirection())
+    # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
+    axis = order.index(2)
+    voxels = sitk.GetArrayViewFromImage(resampled).transpose([2 - of for of in order[::-1]])
+    # Copied in any case: the view is of memory that goes with the image.
+    voxels = np.array(voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips[::-1])], order="C")
+    return Volume(voxels, 2 - axis, slices[::-1] if flips[axis] else slices, _affine(resampled, order, flips))
+
+
+def _to_lps(direction: Sequence[float]) -> tuple[list[int], list[bool]]:
+    """Which of an image's axes become x, y and z of LPS, and which of those are then flipped, as ITK decides it."""
+    cube = sitk.Image(1, 1, 1, sitk.sitkUInt8)  # the decision is the direction's alone; numpy turns the voxels faster
+    cube.SetDirection(direction)
     orient = sitk.DICOMOrientImageFilter()
     orient.SetDesiredCoordinateOrientation("LPS")
-    oriented = orient.Execute(_resampled(image))
-    # ITK counts axes x, y, z, the array z, y, x; the slice axis was ITK's third.
-    axis = list(orient.GetPermuteOrder()).index(2)
-    turned = bool(orient.GetFlipAxes()[axis])
-    return Volume(sitk.GetArrayFromImage(oriented), 2 - axis, slices[::-1] if turned else slices, affine_of(oriented))
+    orient.Execute(cube)
+    return list(orient.GetPermuteOrder()), list(orient.GetFlipAxes())
 
 
-def affine_of(image: sitk.Image) -> npt.NDArray[np.float64]:
-    """(4, 4), voxel (z, y, x) → patient (x, y, z) in millimetres."""
-    steps = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+def _affine(image: sitk.Image, order: list[int], flips: list[bool]) -> npt.NDArray[np.float64]:
+    """(4, 4), voxel (z, y, x) → patient (x, y, z) in millimetres, with the axes in this order, flipped where said."""
+    steps = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, order]
+    corner = [0, 0, 0]
+    for axis, flip in zip(order, flips, strict=True):
+        corner[axis] = image.GetSize()[axis] - 1 if flip else 0
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = steps[:, ::-1], image.GetOrigin()
+    affine[:3, :3] = (steps * np.where(flips, -1.0, 1.0))[:, ::-1]
+    affine[:3, 3] = image.TransformIndexToPhysicalPoint(corner)
     return affine
 
 

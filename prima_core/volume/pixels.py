@@ -34,7 +34,8 @@ MOST_FRAMES = 20_000
 # of eight bytes, cannot be told from elements: 850 MB, or 650,000 empty items.
 LARGEST_PARSED = MOST_FRAMES * 10 * (ITEM_COSTS + 9 * ELEMENT_COSTS)
 _LARGEST_INFLATED = 1 << 30
-_FLOAT_PIXEL_DATA, _DOUBLE_FLOAT_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
+_PIXEL_DATA = 0x7FE00010
+_ANY_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})  # Float and Double Float Pixel Data beside it
 _META_PREFIX = 144  # preamble 128, "DICM" 4, File Meta Information Group Length element 12
 _EXPLICIT_VRS = (b"OB\0\0", b"OW\0\0")  # with the reserved bytes; as an implicit length no even number
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -204,4 +205,4 @@ def _inflated(file: BinaryIO) -> io.BytesIO:
 
 
 def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in (_FLOAT_PIXEL_DATA, _DOUBLE_FLOAT_PIXEL_DATA, _PIXEL_DATA)
+    return tag in _ANY_PIXEL_DATA

@@ -54,7 +54,12 @@ def plain_predict(model: Prima, files: Sequence[Path], chunk: int) -> tuple[npt.
     return study_BP[0].numpy(), logits
 
 
-def _encoded_series(model: Prima, images: SeriesImages, chunk: int) -> tuple[PreparedSeries, Tensor]:
+def plain_prepare(files: Sequence[Path]) -> list[tuple[PreparedSeries, npt.NDArray[np.float32]]]:
+    """DICOM files → every series with all patches of its volume."""
+    return [_prepared_series(images) for images in select_series(read_headers(files), ScopeSettings()).series]
+
+
+def _prepared_series(images: SeriesImages) -> tuple[PreparedSeries, npt.NDArray[np.float32]]:
     stack = choose_volume(images.images)
     volume = read_volume(stack)
     edge = tuple(4 if axis == volume.thin_axis else 32 for axis in range(3))
@@ -63,10 +68,6 @@ def _encoded_series(model: Prima, images: SeriesImages, chunk: int) -> tuple[Pre
     mask = padded > (50 if padded.max() >= 5 else 0.5)
     patches = _patches(padded / padded.max(), edge)
     kept = _kept(mask, edge)
-    encoded = []
-    for part in torch.from_numpy(patches).split(chunk):
-        doubled = part.repeat_interleave(2, dim=1 + volume.thin_axis)[:, None]
-        encoded.append(model.tokenizer.encoder(doubled))
     described = stack.slices[0].image
     grid = tuple(size // step for size, step in zip(padded.shape, edge, strict=True))
     prepared = PreparedSeries(
@@ -79,7 +80,16 @@ def _encoded_series(model: Prima, images: SeriesImages, chunk: int) -> tuple[Pre
         tokens_total=len(patches),
         sop_instance_uids=(),
     )
-    return prepared, torch.cat(encoded)[torch.from_numpy(np.unique(kept))]
+    return prepared, patches
+
+
+def _encoded_series(model: Prima, images: SeriesImages, chunk: int) -> tuple[PreparedSeries, Tensor]:
+    prepared, patches = _prepared_series(images)
+    encoded = []
+    for part in torch.from_numpy(patches).split(chunk):
+        doubled = part.repeat_interleave(2, dim=1 + prepared.thin_axis)[:, None]
+        encoded.append(model.tokenizer.encoder(doubled))
+    return prepared, torch.cat(encoded)[torch.from_numpy(np.unique(prepared.token_ids))]
 
 
 def _patches(volume: npt.NDArray[np.float32], edge: tuple[int, ...]) -> npt.NDArray[np.float32]:

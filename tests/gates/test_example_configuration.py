@@ -46,6 +46,7 @@ def sections(table: dict[str, Any]) -> dict[str, tuple[type[BaseModel], dict[str
         "hl7": (config.Hl7Listener, table["hl7"]),
         "retrain": (config.RetrainSection, table["retrain"]),
         "audit": (config.AuditSection, table["audit"]),
+        "retention": (config.RetentionSection, table["retention"]),
     }
 
 
@@ -78,6 +79,6 @@ def test_the_example_is_a_correct_configuration_with_the_defaults() -> None:
     loaded = load_configuration(EXAMPLE)
     default = Configuration()
     site_specific = {"peers", "storage", "bundle", "rules"}
-    for name in ("node", "intake", "model", "scope", "report", "worklist", "hl7", "retrain"):
+    for name in ("node", "intake", "model", "scope", "report", "worklist", "hl7", "retrain", "retention"):
         section = getattr(loaded, name).model_dump(exclude=site_specific)
         assert section == getattr(default, name).model_dump(exclude=site_specific), name

@@ -90,7 +90,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_keeps_what_was_acknowledged_and_nothing_half(tmp_path: Path, small_disk: Path) -> None:
     large = mr_slices(head_phantom(20, 256, 256), StudyFacts())
-    with receiver(tmp_path) as node:
+    with receiver(tmp_path, reserve_bytes=0) as node:
         association = associate(node.port)
         statuses = {str(image.SOPInstanceUID): association.send_c_store(image).Status for image in large}
         acknowledged = {uid for uid, status in statuses.items() if status == 0}

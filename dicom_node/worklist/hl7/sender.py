@@ -57,6 +57,11 @@ class MllpSender:
                     raise
                 self._exchange(self._open(deadline), data, header)
 
+    def reach(self) -> None:
+        """Open the connection and send nothing. Raises PeerUnreachable."""
+        with self._lock, Deadline(self._destination.timeout_seconds * TIMEOUTS_PER_EXCHANGE) as deadline:
+            self._open(deadline)
+
     def close(self) -> None:
         """End the connection; the next message opens another."""
         with self._lock:

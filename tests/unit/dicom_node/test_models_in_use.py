@@ -207,3 +207,13 @@ def test_an_active_bundle_that_broke_after_it_ran_is_replaced_by_no_other(site: 
         site.load()
     site.registry.rollback_model(BY)
     assert in_use(site.load()) == (site.first, None)
+
+
+def test_every_model_keeps_latents_of_its_own(site: Site) -> None:
+    site.shadow("other")
+    models = site.load()
+    assert models.shadow is not None
+    stores = [models.active.model.store, models.shadow.model.store]
+    assert stores == [models.active.cache, models.shadow.cache]
+    assert None not in stores
+    assert stores[0] is not stores[1]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from prima_core.base.checkpoint import TorchArchive
-from prima_core.base.device import resolve
+from prima_core.base.device import has_int8, resolve
 from prima_core.bundle import Bundle, build_model
 from prima_core.import_prima import tokenizer_tensors
 from prima_core.random_weights import _random_tensor, demo, released
@@ -46,6 +46,12 @@ def test_released_widths_equal_the_plain_encoder(axis: int) -> None:
     assert float((fast - exact).abs().max()) < 1e-4
     assert bf16.dtype == torch.float32
     assert float((bf16 - exact).norm() / exact.norm()) < 0.02
+    if has_int8():
+        coarse = tokenizer("released")
+        coarse.place(resolve("cpu", "int8"))
+        with torch.inference_mode():
+            (int8,) = coarse.encode([PatchSet(some, axis)])
+        assert float((int8 - exact).norm() / exact.norm()) < 0.03
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
@@ -84,3 +90,31 @@ def test_the_released_state_dict_is_monais_vqvae(shared_data: Path) -> None:
         quantized, _ = vqvae.quantize(golden["latents"])
         torch.testing.assert_close(quantized, golden["quantized"], rtol=0, atol=1e-5)
         torch.testing.assert_close(vqvae.decode(quantized), golden["reconstruction"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_company_changes_no_bit(precision: str) -> None:
+    """What was kept of a series must be what would be computed with it."""
+    made = tokenizer("demo")
+    made.place(resolve("cpu", precision))
+    sets = [PatchSet(patches(n, axis), axis) for n, axis in ((11, 1), (9, 0), (4, 1), (1, 2))]
+    with torch.inference_mode():
+        together = made.encode(sets)
+        assert all(torch.equal(latents, made.encode([one])[0]) for one, latents in zip(sets, together, strict=True))
+
+
+def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, one = tokenizer("demo"), PatchSet(patches(7, 0), 0)
+    made.place(resolve("cpu", "fp32"))
+    forward = made.forward
+
+    def cramped(patches_TZYX: torch.Tensor, thin_axis: int) -> torch.Tensor:
+        if len(patches_TZYX) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(patches_TZYX, thin_axis)
+
+    with torch.inference_mode():
+        (roomy,) = made.encode([one])
+        monkeypatch.setattr(made, "forward", cramped)
+        (small,) = made.encode([one])
+    torch.testing.assert_close(small, roomy, rtol=0, atol=1e-6)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pynetdicom.dimse_messages import C_FIND_RQ, C_STORE_RQ, N_ACTION_RQ, N_CREATE_RQ, DIMSEMessage
 
+from dicom_node.base.associations import CONNECTION_CLOSED
 from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.limits import (
-    INVALID_PDU,
     MAX_OTHER_BYTES,
     MAX_PDU_BYTES,
     BoundedSocket,
@@ -24,6 +24,8 @@ from dicom_node.intake.limits import (
     IncomingDataSet,
     OversizedDataSet,
 )
+
+A_ABORT = 0x07
 
 
 @pytest.fixture
@@ -99,9 +101,16 @@ def test_an_oversized_data_set_keeps_nothing() -> None:
 def received(message: DIMSEMessage) -> Any:
     """The event of a PDU, or of a complete message, on an association that receives the message."""
     dimse = SimpleNamespace(message=message, msg_queue=queue.Queue())
-    return SimpleNamespace(
-        message=message, assoc=SimpleNamespace(dimse=dimse, dul=SimpleNamespace(event_queue=queue.Queue()))
-    )
+    sent: list[bytes] = []
+    dul = SimpleNamespace(event_queue=queue.Queue(), socket=SimpleNamespace(send=sent.append, sent=sent))
+    return SimpleNamespace(message=message, assoc=SimpleNamespace(dimse=dimse, dul=dul))
+
+
+def ended(event: Any) -> bool:
+    """Whether an A-ABORT went out, and the connection is closed."""
+    aborted = [pdu[0] for pdu in event.assoc.dul.socket.sent] == [A_ABORT]
+    assert aborted == (list(event.assoc.dul.event_queue.queue) == [CONNECTION_CLOSED])
+    return aborted
 
 
 def incoming(folder: Path) -> Callable[[], Incoming]:
@@ -136,10 +145,10 @@ def test_an_object_to_be_stored_goes_where_the_spool_wants_it(tmp_path: Path) ->
 def test_a_request_of_another_service_is_let_through_where_that_can_answer_it(tmp_path: Path, answered: bool) -> None:
     event = received(C_FIND_RQ())
     Bounds(incoming(tmp_path), lambda message: answered and message is event.message).on_message(event)
-    assert list(event.assoc.dul.event_queue.queue) == ([] if answered else [INVALID_PDU])
+    assert ended(event) is not answered
 
 
 def test_without_other_services_their_requests_end_the_association(tmp_path: Path) -> None:
     event = received(C_FIND_RQ())
     Bounds(incoming(tmp_path)).on_message(event)
-    assert list(event.assoc.dul.event_queue.queue) == [INVALID_PDU]
+    assert ended(event)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dicom_node.base.errors import LostClaim, PermanentError
 from dicom_node.base.orders import Handover, Outcome, Patient, PriorityChange
-from dicom_node.base.sent import SentObject
+from dicom_node.base.sent import NotedObject
 from dicom_node.base.types import Arrival, KeyObjects, Level, Rejection, ToSend, Verdict, Withdrawal, study_id
 from dicom_node.jobs.claims import IMAGES_EXPIRED, IMAGES_UNCORRECTED
 from dicom_node.jobs.registry import Registry
@@ -395,7 +395,7 @@ def test_the_archives_rejection_of_pages_is_noted_too(registry: Registry, named:
     reported(registry, image(1))
     delivery = registry.claim_delivery("o", "pacs", 1e9, 300)
     assert delivery is not None
-    pages = SentObject("report.dcm", "1.2.840.10008.5.1.4.1.1.7.4", "2.25.50", "2.25.51", b"")
+    pages = NotedObject("report.dcm", "1.2.840.10008.5.1.4.1.1.7.4", "2.25.50", "2.25.51", b"")
     registry.note_sent(delivery, pages, 300)
     registry.delivered(delivery, 310)
     came = arrival(8, sop_class_uid=KEY_OBJECT_SELECTION, image=False, **WRONG)

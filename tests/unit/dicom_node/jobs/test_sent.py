@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_node.base.sent import SentObject
+from dicom_node.base.sent import NotedObject
 from dicom_node.base.types import KeyObjects, Rejection, Standing
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.rejections import KEY_OBJECT_SELECTION
 from support.studies import arrival, handover, report
 
 PATH = report().path
-SENT = SentObject(PATH, "1.2.840.10008.5.1.4.1.1.88.34", "2.25.1", "2.25.2", b"header")
+SENT = NotedObject(PATH, "1.2.840.10008.5.1.4.1.1.88.34", "2.25.1", "2.25.2", b"header")
 LATER = 1e6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,33 @@ def test_an_error_in_a_chunk_is_raised_and_torch_keeps_its_threads() -> None:
     with pytest.raises(RuntimeError, match="no"):
         list(resolve("cpu", "fp32").map(fail, torch.arange(9).split(3)))
     assert torch.get_num_threads() == before
+
+
+class SmallDevice:
+    """Doubles its input; has room for so many rows at once."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tried: list[int] = []
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(rows))
+        if len(rows) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 2 * rows
+
+
+def test_what_does_not_fit_at_once_is_computed_in_halves() -> None:
+    small, rows = SmallDevice(room=3), torch.arange(11.0)
+    assert torch.equal(resolve("cpu", "fp32").within_memory(small, rows), 2 * rows)
+    assert small.tried == [11, 6, 3, 3, 5, 3, 2]
+
+
+def test_a_device_without_room_for_one_row_says_so() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        resolve("cpu", "fp32").within_memory(SmallDevice(room=0), torch.arange(4.0))
+
+
+def test_an_array_on_the_cpu_is_taken_as_it_is() -> None:
+    array = np.ones((2, 3), np.float32)
+    assert resolve("cpu", "fp32").take(array).data_ptr() == array.ctypes.data

@@ -1,0 +1,58 @@
+"""A person's withdrawals, in files beside the spool: they hold although the registry is lost and rebuilt from there.
+
+One file a study. It names the images of the withdrawn result by a digest of their paths, which hold digests of their
+contents. A result of exactly these images is withdrawn as it is made, where it is the first that the registry knows of
+the study: nothing of it leaves the node. Any other result stands, as does that of a study that a person runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from dicom_node.base.durable import make_folder, replace_file, sync_folder
+from dicom_node.base.errors import RetriableError
+from dicom_node.base.orders import PersonsWithdrawal
+from dicom_node.base.types import Claim, Rejection
+
+FOLDER = "withdrawals"
+
+
+def remember(storage: Path, study: str, withdrawal: PersonsWithdrawal, images: Iterable[str]) -> None:
+    """Keep a withdrawal. images: paths in the spool of all that the result was made of. Raises OSError."""
+    make_folder(storage / FOLDER)
+    kept = {"rejection": withdrawal.rejection, "who": withdrawal.who, "images": _digest(images)}
+    replace_file(_file(storage, study), json.dumps(kept).encode())
+
+
+def forget(storage: Path, study: str) -> None:
+    """A person wants a result after all. Raises OSError."""
+    file = _file(storage, study)
+    if file.exists():
+        file.unlink()
+        sync_folder(file.parent)
+
+
+def remembered(storage: Path, claim: Claim) -> PersonsWithdrawal | None:
+    """The withdrawal that a result of this claim falls under. Raises RetriableError when it cannot be read now."""
+    if claim.revision != 1:
+        return None
+    try:
+        kept = json.loads(_file(storage, claim.study_id).read_bytes())
+        if kept["images"] != _digest(path for _, path in claim.images):
+            return None
+        return PersonsWithdrawal(Rejection(kept["rejection"]), str(kept["who"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RetriableError(f"the study's withdrawal cannot be read ({type(error).__name__})") from error
+
+
+def _file(storage: Path, study: str) -> Path:
+    return storage / FOLDER / f"{study}.json"
+
+
+def _digest(images: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
