@@ -46,9 +46,9 @@ class LoadedModel:
     built: Prima | None
     identity: ModelIdentity
     encoder: str
-    cache: LatentCache | None = None
     remote: RayModel | None = None
     settings: ModelSection = field(default_factory=ModelSection, repr=False)
+    cache: LatentCache | None = None
 
     @cached_property
     def model(self) -> Prima:
@@ -232,4 +232,4 @@ class ModelsInUse:
             return LoadedModel(bundle, None, identity, encoder, remote=remote, settings=settings)
         model = build_model(bundle, settings.device, settings.precision)
         model.store = cache = latent_cache(self._configuration, bundle.manifest, model.runtime)
-        return LoadedModel(bundle, model, identity, encoder, cache)
+        return LoadedModel(bundle, model, identity, encoder, cache=cache)
