@@ -5,11 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-<<<<<<< HEAD:dicom_node/jobs/migrations/versions/0013_nodes.py
 revision = "0013"
-=======
-revision = "0020"
->>>>>>> f:dicom_node/jobs/migrations/versions/0020_nodes.py
 down_revision = "0012"
 branch_labels = None
 depends_on = None
