@@ -10,9 +10,11 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.admin import (
+    backup,
     configuration,
     control,
     demo,
+    doctor,
     explain,
     infer,
     model,
@@ -36,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (serve, infer, demo, studies, provenance, explain, control):
+for group in (serve, infer, demo, studies, provenance, explain, control, backup, doctor):
     app.registered_commands.extend(group.app.registered_commands)
 app.add_typer(configuration.app, name="config")
 app.add_typer(model.app, name="model")

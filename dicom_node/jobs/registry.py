@@ -7,8 +7,8 @@ is the outbox, `commitments.py` what destinations say that they keep, `retries.p
 were corrected or rejected, `rejections.py` applies rejection notes, `withdrawals.py` takes results back, `workitems.py`
 keeps Unified Procedure Steps, `models.py` says which bundles are in use, `objective.py` how soon flags came,
 `explanations.py` what is to be explained, `provenance.py` where results came from; `pruning.py` deletes what is
-outdated, `cleaning.py` says which files may go. Each write is one transaction; each change of state is guarded and
-leaves an event (`transitions.py`).
+outdated, `cleaning.py` says which files may go, `soundness.py` whether the database is well. Each write is one
+transaction; each change of state is guarded and leaves an event (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dicom_node.jobs.reading_list import ReadingList
 from dicom_node.jobs.rejections import RejectionBook
 from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
+from dicom_node.jobs.soundness import Soundness
 from dicom_node.jobs.views import Views
 from dicom_node.jobs.workitems import WorkitemBook
 
@@ -52,6 +53,7 @@ class Registry(
     ProvenanceBook,
     Pruning,
     CleaningBook,
+    Soundness,
     Views,
 ):
     """Everything the node knows about its studies, by database URL.

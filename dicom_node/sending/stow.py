@@ -73,6 +73,21 @@ class StowUser:
             status, answer = self._post(file)
         _judge(status, answer, instance)
 
+    def reach(self) -> str:
+        """See that an HTTP server answers at the address, and takes the credentials; what it said.
+
+        Raises PeerUnreachable, PeerRefused or RetriableError.
+        """
+        try:
+            response = self._pool.request(
+                "OPTIONS", f"{self._destination.url}/studies", headers=self._credentials(), redirect=False
+            )
+        except HTTPError as error:  # its words quote what the peer sent
+            raise PeerUnreachable(f"no answer at this address ({type(error).__name__})") from error
+        if response.status in (401, 403, 404) or 300 <= response.status < 400:
+            raise PeerRefused(f"the peer refuses (status {response.status}): {HINTS.get(response.status, REDIRECT)}")
+        return f"answers (status {response.status})"
+
     def _post(self, file: BinaryIO) -> tuple[int, bytes]:
         boundary = uuid.uuid4().hex
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()

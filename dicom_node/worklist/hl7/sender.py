@@ -53,6 +53,11 @@ class MllpSender:
                     raise
                 self._exchange(self._open(), data, header)
 
+    def reach(self) -> None:
+        """Open the connection and send nothing. Raises PeerUnreachable."""
+        with self._lock:
+            self._open()
+
     def close(self) -> None:
         """End the connection; the next message opens another."""
         with self._lock:
