@@ -1,5 +1,6 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
+# make long   what takes too long for every day: whole nodes that lose their registry and get it back
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -9,7 +10,7 @@ CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
 
-.PHONY: demo test speedrun install install-test install-training peers lint check bench clean
+.PHONY: demo test speedrun install install-test install-training peers lint check long bench clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -45,6 +46,9 @@ lint:
 
 check:
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+long:
+	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py $(PYTEST_ARGS)
 
 bench:
 	$(VENV)/bin/python tests/benchmarks/study_speed.py

@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from dicom_node.base.config import Configuration
 from dicom_node.demo.archive import AE_TITLE as ARCHIVE_AE
 from dicom_node.demo.archive import Archive
+from dicom_node.jobs.backup import back_up
 from dicom_node.jobs.database import migrate
 from support.command_line import Cli
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, send, small_study
+from support.peers import read_rows, receiver, wait_until
 from support.studies import new_registry
 
 STUDIES_MEANWHILE = int(os.environ.get("PRIMA_BACKUP_STUDIES", "1"))  # more for a longer run
@@ -36,6 +39,9 @@ def reported(archive: Archive) -> dict[str, set[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "PRIMA_LONG" not in os.environ, reason="half a minute of two whole nodes: PRIMA_LONG=1, or make long"
+)
 def test_a_lost_registry_comes_back_from_a_copy_made_under_load(tmp_path: Path, random_bundle: Path, cli: Cli) -> None:
     grown, after, *meanwhile = (StudyFacts() for _ in range(2 + STUDIES_MEANWHILE))
     late = small_study(grown, names=("AX FLAIR", "SAG T1", "COR T2"))
@@ -70,6 +76,35 @@ def test_a_lost_registry_comes_back_from_a_copy_made_under_load(tmp_path: Path, 
                 node.wait_for_state(study.study_uid, "delivered")
             node.wait_for_state(grown.study_uid, "delivered", revision=2)
             assert reported(archive) == sent
+
+
+def test_what_came_after_the_copy_is_rebuilt_from_the_spool(tmp_path: Path) -> None:
+    """The same without models: what the registry has, a receiver that is fed meanwhile, and the next receiver."""
+    images = [image for _ in range(6) for image in small_study(StudyFacts())]
+    copies = [tmp_path / f"{number}.sqlite" for number in range(3)]
+    with receiver(tmp_path) as node:
+        sender = threading.Thread(target=send, args=(node.port, images))
+        sender.start()
+        for number, copy in enumerate(copies):
+            wait_until(lambda number=number: len(node.rows()) >= 10 * number + 1)
+            back_up(node.configuration.node.database_url, copy)
+        sender.join()
+        configuration = node.configuration
+    before = rows(configuration)
+    assert len(before) == len(images)
+    for copy in copies:
+        kept = configuration.node.storage / REGISTRY
+        for file in kept.parent.glob(f"{REGISTRY}*"):
+            file.unlink()
+        copy.rename(kept)
+        assert len(rows(configuration)) < len(images), "it was made meanwhile"
+        with receiver(configuration):
+            assert rows(configuration) == before
+
+
+def rows(configuration: Configuration) -> set[tuple[str, str, str, float]]:
+    """What is on record of the received objects."""
+    return {(row.path, row.digest, row.standing, row.received_at) for row in read_rows(configuration)}
 
 
 def test_a_copy_is_whole_private_and_overwrites_nothing(tmp_path: Path, cli: Cli) -> None:
