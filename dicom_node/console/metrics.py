@@ -11,9 +11,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from dicom_node.base.config import WorklistSection
-from dicom_node.jobs.registry import Registry
+from dicom_node.base.types import DeliveryState, StudyState
+from dicom_node.console.shared import Shared
+from dicom_node.jobs.registry import FlagTimes, Registry
 
 WINDOWS = {"24h": 86400.0, "7d": 7 * 86400.0}
+#: These grow as long as the node runs, and are counted only so often; what is open is few and always counted.
+ENDED_STUDIES = (StudyState.DELIVERED, StudyState.OUT_OF_SCOPE, StudyState.REPORTED, StudyState.WITHDRAWN)
+OPEN_STUDIES = tuple(state for state in StudyState if state not in ENDED_STUDIES)
+ENDED_DELIVERIES = (DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)
+OPEN_DELIVERIES = tuple(state for state in DeliveryState if state not in ENDED_DELIVERIES)
+ENDED_SECONDS = 300.0
+SETTLED_SECONDS = 7 * 86400.0  # flags that are older are as they will be
 FLAG_BOUNDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -25,6 +34,10 @@ class NodeMetrics(Collector):
         self._storage = storage
         self._objective = objective
         self._reserve_bytes = reserve_bytes
+        self._ended_studies = Shared(lambda: registry.state_counts(ENDED_STUDIES), ENDED_SECONDS)
+        self._ended_deliveries = Shared(lambda: registry.delivery_counts(ENDED_DELIVERIES), ENDED_SECONDS)
+        self._past: FlagTimes | None = None
+        self._past_until = 0.0
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -46,14 +59,16 @@ class NodeMetrics(Collector):
 
     def _studies(self) -> Metric:
         family = GaugeMetricFamily("dicom_node_studies", "Studies by state", labels=["state"])
-        for state, count in self._registry.state_counts().items():
+        counts = self._registry.state_counts(OPEN_STUDIES) | self._ended_studies()
+        for state, count in counts.items():
             family.add_metric([state], count)
         return family
 
     def _deliveries(self) -> Metric:
         labels = ["destination", "state"]
         family = GaugeMetricFamily("dicom_node_deliveries", "Deliveries by destination and state", labels=labels)
-        for (destination, state), count in self._registry.delivery_counts().items():
+        counts = self._registry.delivery_counts(OPEN_DELIVERIES) | self._ended_deliveries()
+        for (destination, state), count in counts.items():
             family.add_metric([destination, state], count)
         return family
 
@@ -65,7 +80,7 @@ class NodeMetrics(Collector):
 
     def _flags(self) -> Iterator[Metric]:
         bounds = sorted({*FLAG_BOUNDS, self._objective.objective_seconds})
-        times = self._registry.flag_times(bounds)
+        times = self._flag_times(bounds)
         words = "From a study's last image to the first acknowledgement of its raised priority"
         histogram = HistogramMetricFamily("dicom_node_flag_seconds", words)
         buckets = [(f"{bound:g}", count) for bound, count in times.at_most]
@@ -76,6 +91,15 @@ class NodeMetrics(Collector):
         yield GaugeMetricFamily("dicom_node_flags_waiting", words, value=times.waiting)
         words = "Raised priorities that came after the reading had begun or the report was final"
         yield CounterMetricFamily("dicom_node_flags_too_late", words, value=times.too_late)
+
+    def _flag_times(self, bounds: list[float]) -> FlagTimes:
+        """Those of long ago are counted once, when the process starts, and change no more; then each day as it ends."""
+        now = time.time()
+        if self._past is None or now - SETTLED_SECONDS - self._past_until > WINDOWS["24h"]:
+            until = now - SETTLED_SECONDS
+            added = self._registry.flag_times(bounds, self._past_until, until)
+            self._past, self._past_until = added if self._past is None else self._past + added, until
+        return self._past + self._registry.flag_times(bounds, self._past_until)
 
     def _objective_met(self) -> Iterator[Metric]:
         words = "1 while the share of flags of the window that worklist.objective_share asks for came in time, else 0"

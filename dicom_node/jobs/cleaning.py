@@ -129,8 +129,8 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
         sa.exists().where(of_study, instances.c.cleaned_at.is_(None), instances.c.received_at >= before),
     ]
     # A result that is held says why; one that has no route says nothing and stays `reported` for ever.
-    nobodys = sa.and_(studies.c.state == StudyState.REPORTED, studies.c.reason.is_(None))
-    ended = studies.c.state.in_(ENDED) | nobodys
+    state = sa.func.coalesce(studies.c.state, "")  # never by the index of states, in which finished studies are most
+    ended = state.in_(ENDED) | sa.and_(state == StudyState.REPORTED, studies.c.reason.is_(None))
     return sa.and_(studies.c.cleaned_at.is_(None), studies.c.finished_at < before, ended, *(~one for one in needed))
 
 

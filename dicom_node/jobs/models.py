@@ -276,17 +276,23 @@ class ModelBook(Database):
             done.c.bundle_id == bundle_id,
         )
         has_result = studies.c.state.in_([StudyState.REPORTED, StudyState.DELIVERED])
+        of_its_time = sa.select(predictions.c.id).where(predictions.c.created_at >= since)
+        first = of_its_time.order_by(predictions.c.created_at).limit(1)
         query = (
             sa.select(predictions.c.id.label("number"), studies)
             .join(
                 studies, sa.and_(studies.c.id == predictions.c.study_id, studies.c.revision == predictions.c.revision)
             )
-            .where(predictions.c.id > after, predictions.c.created_at >= since, ~predictions.c.shadow, has_result, ~ran)
+            .where(predictions.c.created_at >= since, ~predictions.c.shadow, has_result, ~ran)
             .order_by(predictions.c.id)
             .limit(1)
         )
         with self._read() as connection:
-            row = connection.execute(query).one_or_none()
+            # Ids grow with time: what was predicted before the shadow is not looked through.
+            oldest = connection.scalar(first)
+            if oldest is None:
+                return None
+            row = connection.execute(query.where(predictions.c.id > max(after, oldest - 1))).one_or_none()
             return None if row is None else Owed(row.number, claim_of(connection, row))
 
     def keep_shadow(self, claim: Claim, prediction: Prediction, at: float) -> None:

@@ -97,15 +97,14 @@ class OrderBook(Database):
             query = query.where(
                 orders.c.scheduled_at != "", sa.func.substr(orders.c.scheduled_at, 1, 8) <= scheduled_to
             )
-        last = 0
-        while True:
+        with self._read() as connection:  # no order asked of the database: it would look through all that ever came
+            ids = sorted(connection.scalars(query.with_only_columns(orders.c.id)))
+        for begin in range(0, len(ids), PAGE):
+            mine = orders.c.id.in_(ids[begin : begin + PAGE])
             with self._read() as connection:
-                rows = connection.execute(query.where(orders.c.id > last).order_by(orders.c.id).limit(PAGE)).all()
+                rows = connection.execute(query.where(mine).order_by(orders.c.id)).all()
             if rows:
-                last = rows[-1].id
                 yield [order_of_row(row) for row in rows]
-            if len(rows) < PAGE:
-                return
 
     @staticmethod
     def _match(connection: sa.Connection, study: Any) -> Match:
@@ -210,6 +209,7 @@ class OrderBook(Database):
 
     def _report(self, connection: sa.Connection, message: int, event: FinalReport) -> None:
         known, said = self._completed(connection, event.order)
+        connection.execute(messages.update().where(messages.c.id == message).values(of_report=True))
         connection.execute(
             final_reports.insert().values(
                 message_id=message,

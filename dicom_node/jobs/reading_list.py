@@ -36,6 +36,16 @@ class FlagTimes:
     waiting: int
     too_late: int
 
+    def __add__(self, other: FlagTimes) -> FlagTimes:
+        """Of both together; their bounds are the same."""
+        return FlagTimes(
+            tuple((bound, one + two) for (bound, one), (_, two) in zip(self.at_most, other.at_most, strict=True)),
+            self.acknowledged + other.acknowledged,
+            self.seconds + other.seconds,
+            self.waiting + other.waiting,
+            self.too_late + other.too_late,
+        )
+
 
 @dataclass(frozen=True)
 class _Ranking:
@@ -56,7 +66,7 @@ class ReadingList(FlagBook):
         Highest level first, then longest waiting. nonclinical: whether a model that is not clinical counts.
         """
         final = sa.exists().where(IS_REPORT_OF_STUDY)
-        query = sa.select(studies).where(studies.c.last_arrival_at >= since, ~final).order_by(studies.c.id)
+        query = sa.select(studies).where(studies.c.last_arrival_at >= since, ~final)
         with self._read() as connection:
             rows = connection.execute(query).all()
             found = [_entry(record, nonclinical) for record in records_of(connection, rows)]
@@ -101,8 +111,8 @@ class ReadingList(FlagBook):
         with self._write() as connection:
             connection.execute(studies.update().where(mine).values(reading_at=at))
 
-    def flag_times(self, bounds: Sequence[float]) -> FlagTimes:
-        """Of all flags of the model that destinations were told."""
+    def flag_times(self, bounds: Sequence[float], since: float = 0.0, until: float = NEVER) -> FlagTimes:
+        """Of the flags of the model that destinations were told, those decided from `since` on and before `until`."""
         told = sa.exists().where(deliveries.c.change_id == changes.c.id)
         took = changes.c.acknowledged_at - changes.c.last_image_at
         end = sa.func.coalesce(changes.c.acknowledged_at, NEVER)
@@ -117,7 +127,9 @@ class ReadingList(FlagBook):
         ]
         query = sa.select(*numbers).join_from(changes, studies, studies.c.id == changes.c.study_id)
         with self._read() as connection:
-            row = connection.execute(query.where(changes.c.source == MODEL, told)).one()
+            row = connection.execute(
+                query.where(changes.c.at >= since, changes.c.at < until, changes.c.source == MODEL, told)
+            ).one()
         acknowledged, seconds, flags, too_late, *counts = row
         pairs = tuple(zip(bounds, counts, strict=True))
         return FlagTimes(pairs, acknowledged, float(seconds), flags - acknowledged, too_late)

@@ -25,7 +25,7 @@ from dicom_node.jobs.processes import ProcessBook
 from dicom_node.jobs.provenance import ProvenanceBook
 from dicom_node.jobs.pruning import Pruning
 from dicom_node.jobs.queue import StudyQueue
-from dicom_node.jobs.reading_list import ReadingList
+from dicom_node.jobs.reading_list import FlagTimes, ReadingList
 from dicom_node.jobs.rejections import RejectionBook
 from dicom_node.jobs.report_texts import ReportTexts
 from dicom_node.jobs.retries import Retries
@@ -33,7 +33,7 @@ from dicom_node.jobs.soundness import Soundness
 from dicom_node.jobs.views import Views
 from dicom_node.jobs.workitems import WorkitemBook
 
-__all__ = ["DATABASE_AWAY", "Registry"]
+__all__ = ["DATABASE_AWAY", "FlagTimes", "Registry"]
 
 
 class Registry(

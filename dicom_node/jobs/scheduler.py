@@ -27,6 +27,7 @@ PRUNE_SECONDS = 60.0
 PRUNE_ROUNDS = 50  # at a time, with a pause after each: others must come to write in between, and a stop waits for all
 PRUNE_PAUSE_SECONDS = 0.05
 DAY_SECONDS = 86400.0
+ASSOCIATION_DAYS = 30.0  # after its end; what came over it keeps its name
 COMPARISONS = 300  # of one pair of which nothing comes to be known, before the later object is quarantined
 
 
@@ -117,6 +118,7 @@ class Housekeeping:
             locked_steps=now - kept.keep_locked_steps_days * DAY_SECONDS,
             final_steps=kept.max_final_steps,
             listed=now - kept.keep_hours * 3600,
+            associations=now - ASSOCIATION_DAYS * DAY_SECONDS,
         )
 
 

@@ -70,6 +70,7 @@ studies = Table(
     Column("cleaning_due", Boolean, nullable=False, default=False, server_default=false(), index=True),
     Index("ix_studies_queue", "state", "urgent", "completed_at"),
     Index("ix_studies_received_at", "received_at"),
+    Index("ix_studies_last_arrival_at", "last_arrival_at"),
 )
 # What retention looks through again and again: small however many studies there are.
 Index(
@@ -100,7 +101,7 @@ instances = Table(
     Column("issuer", String(32), nullable=False, server_default=""),
     Column("cleaned_at", Float),
     Index("ix_instances_study_id_standing", "study_id", "standing"),
-    Index("ix_instances_standing", "standing"),
+    Index("ix_instances_standing_sop_class_uid", "standing", "sop_class_uid"),
 )
 
 associations = Table(
@@ -168,7 +169,7 @@ deliveries = Table(
     Column("failed_commitments", Integer, nullable=False, default=0),
     UniqueConstraint("result_id", "destination", "kind", "path"),
     UniqueConstraint("change_id", "destination"),
-    Index("ix_deliveries_due", "state", "next_attempt_at"),
+    Index("ix_deliveries_due", "state", "destination", "next_attempt_at"),
     Index("ix_deliveries_study_id", "study_id"),
 )
 
@@ -268,7 +269,7 @@ predictions = Table(
     Column("precision", String(8)),
     Column("seconds", Float),
     Column("failure", Text),
-    Column("created_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False, index=True),
     UniqueConstraint("study_id", "revision", "bundle_id"),
 )
 

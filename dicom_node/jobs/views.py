@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.base.types import DeliveryView, Rejection, Standing, StudyState
+from dicom_node.base.types import DeliveryState, DeliveryView, Rejection, Standing, StudyState
 from dicom_node.jobs.database import Database, portions
 from dicom_node.jobs.study_records import newest_results
 from dicom_node.jobs.tables import deliveries, events, instances, results, studies
@@ -120,18 +120,19 @@ class Views(Database):
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
-    def state_counts(self) -> dict[str, int]:
-        """How many studies are in each state; every state is named."""
-        query = sa.select(studies.c.state, sa.func.count()).group_by(studies.c.state)
+    def state_counts(self, states: Collection[StudyState] = tuple(StudyState)) -> dict[str, int]:
+        """How many studies are in each of these states; each is named."""
+        query = sa.select(studies.c.state, sa.func.count()).where(studies.c.state.in_(states)).group_by(studies.c.state)
         with self._read() as connection:
             counted = {row[0]: row[1] for row in connection.execute(query)}
-        return {state.value: counted.get(state.value, 0) for state in StudyState}
+        return {state.value: counted.get(state.value, 0) for state in states}
 
-    def delivery_counts(self) -> dict[tuple[str, str], int]:
-        """(destination, state) → number of deliveries."""
-        query = sa.select(deliveries.c.destination, deliveries.c.state, sa.func.count()).group_by(
-            deliveries.c.destination, deliveries.c.state
+    def delivery_counts(self, states: Collection[DeliveryState] = tuple(DeliveryState)) -> dict[tuple[str, str], int]:
+        """(destination, state) → number of deliveries, of these states."""
+        query = sa.select(deliveries.c.destination, deliveries.c.state, sa.func.count()).where(
+            deliveries.c.state.in_(states)
         )
+        query = query.group_by(deliveries.c.state, deliveries.c.destination)
         with self._read() as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 from dicom_node.jobs.tables import metadata
@@ -25,6 +26,7 @@ from dicom_node.jobs.tables import metadata
 __all__ = ["changes", "final_reports", "merges", "messages", "metadata", "orders"]
 
 # Every HL7 message as it came, before it is understood. outcome: empty once applied, else why it was refused.
+# of_report: a final report came in it.
 messages = Table(
     "messages",
     metadata,
@@ -32,10 +34,12 @@ messages = Table(
     Column("digest", String(64), nullable=False, unique=True),
     Column("address", String(64), nullable=False),
     Column("content", LargeBinary, nullable=False),
-    Column("size", BigInteger, nullable=False, index=True, server_default="0"),
+    Column("size", BigInteger, nullable=False, server_default="0"),
     Column("received_at", Float, nullable=False, index=True),
     Column("applied_at", Float),
     Column("outcome", Text),
+    Column("of_report", Boolean, nullable=False, server_default=false()),
+    Index("ix_messages_outdated", "of_report", "received_at", "size"),
 )
 
 # An order as its messages tell it, field by field `base.orders.Order` and its `Patient`.
@@ -68,6 +72,7 @@ orders = Table(
     Column("status", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False, index=True),
+    Index("ix_orders_status_scheduled_at", "status", "scheduled_at"),
 )
 
 # Two patient records that are one person (ADT^A40).
@@ -117,6 +122,7 @@ changes = Table(
     Column("last_image_at", Float, nullable=False),
     Column("acknowledged_at", Float),
     Index("ix_changes_study_id", "study_id"),
+    Index("ix_changes_at", "at"),
 )
 
 # Unified Procedure Steps, see `base.workitems.Workitem`. started_at: when its performer claimed it. changed_at: when
