@@ -1,6 +1,7 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # make long   what takes too long for every day: whole nodes that lose their registry and get it back
+# make soak   two thousand studies through a whole node: speed, and that no process grows
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -10,7 +11,7 @@ CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
 
-.PHONY: demo test speedrun install install-test install-training peers lint check long bench clean
+.PHONY: demo test speedrun install install-test install-training peers lint check long bench soak clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -52,6 +53,9 @@ long:
 
 bench:
 	$(VENV)/bin/python tests/benchmarks/study_speed.py
+
+soak:
+	$(VENV)/bin/python tests/benchmarks/soak.py $(SOAK_ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -67,7 +67,7 @@ studies = Table(
     Column("owner", String(64)),
     Column("lease_until", Float),
     Column("cleaned_at", Float),
-    Column("cleaning_due", Boolean, nullable=False, default=False, server_default=false(), index=True),
+    Column("cleaning_due", Boolean, nullable=False, server_default=false(), index=True),
     Index("ix_studies_queue", "state", "urgent", "completed_at"),
     Index("ix_studies_received_at", "received_at"),
     Index("ix_studies_last_arrival_at", "last_arrival_at"),

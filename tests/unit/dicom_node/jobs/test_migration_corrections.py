@@ -11,7 +11,8 @@ from dicom_node.jobs.tables import instances, studies
 
 def test_a_correction_that_was_noted_is_judged_again(database_url: str) -> None:
     command.upgrade(_alembic(database_url), "0005")
-    old = sa.Table("instances", sa.MetaData(), *(sa.Column(c.name, c.type) for c in instances.c if c.name != "issuer"))
+    since = ("issuer", "cleaned_at")
+    old = sa.Table("instances", sa.MetaData(), *(sa.Column(c.name, c.type) for c in instances.c if c.name not in since))
     row = {column.name: "" for column in old.c} | {
         "size": 1, "image": True, "received_at": 1.0, "association_id": None,
     }  # fmt: skip

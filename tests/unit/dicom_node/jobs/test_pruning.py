@@ -17,6 +17,7 @@ from dicom_node.base.workitems import EventType, Subscription, UpsEvent, UpsQuer
 from dicom_node.jobs import pruning
 from dicom_node.jobs.pruning import Retention
 from dicom_node.jobs.registry import Registry
+from dicom_node.jobs.tables import associations
 from dicom_node.jobs.worklist_tables import final_reports, merges, messages, orders, workitems
 from support.orders import ACCESSION, UID, order, placed, receive, tell
 from support.statements import counted, meanwhile
@@ -268,3 +269,52 @@ def test_subscribing_to_what_was_deleted_does_nothing(registry: Registry) -> Non
 def test_the_day_of_an_appointment_is_local() -> None:
     at = time.mktime((2026, 3, 4, 12, 0, 0, 0, 0, -1))
     assert "20260304" in str(pruning._stale(orders, at).compile(compile_kwargs={"literal_binds": True}))
+
+
+def test_merges_in_a_circle_go_as_a_whole_unless_somebody_in_it_has_an_order(registry: Registry) -> None:
+    def merge(retired: str, survivor: str, at: float = OLD) -> None:
+        tell(registry, PatientsMerged(Patient(survivor), Patient(retired)), at=at)
+
+    for retired, survivor in (("X1", "X2"), ("X2", "X3"), ("X3", "X1")):  # nobody's
+        merge(retired, survivor)
+    for retired, survivor in (("Y1", "Y2"), ("Y2", "Y3"), ("Y3", "Y1")):  # of a patient with an order
+        merge(retired, survivor)
+    tell(registry, placed(order(patient=Patient("Y3"))), at=NOW)
+    merge("Z1", "Z2")
+    merge("Z2", "Z1", at=NOW + 1)  # young
+    assert prune_all(registry, ORDERS) == {"merges": 3}
+    with registry._read() as connection:
+        left = set(connection.scalars(sa.select(merges.c.retired_id)))
+    assert left == {"Y1", "Y2", "Y3", "Z1", "Z2"}
+
+
+def test_associations_go_a_while_after_their_end_and_open_ones_stay(registry: Registry) -> None:
+    for name, closed in (("old", OLD), ("young", NOW), ("open", None)):
+        registry.open_association(name, "boot", "PACS", "127.0.0.1", OLD)
+        if closed is not None:
+            registry.close_association(name, closed)
+    assert prune_all(registry, replace(NOTHING, associations=NOW)) == {"associations": 1}
+    assert count(registry, associations) == 2
+
+
+def test_a_round_looks_at_a_part_of_what_stays_and_the_next_at_what_is_behind_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "WINDOW", 2)
+    receive(registry)
+    tell(registry, placed(), at=OLD)  # stays with its study
+    for number in range(2, 6):
+        young = number == 4
+        other = order(
+            accession_number=f"A{number}", placer_order_number=f"PL{number}", filler_order_number=f"FI{number}"
+        )
+        tell(registry, placed(other), at=NOW if young else OLD)
+    gone = [registry.prune(ORDERS).get("orders", 0) for _ in range(8)]
+    assert (sum(gone), count(registry, orders)) == (3, 2)
+    assert gone.count(0) >= 3, "a window without anything to delete ends the round"
+
+
+def test_a_message_goes_once_the_report_in_it_has(registry: Registry) -> None:
+    tell(registry, reported(), at=OLD)  # of no study
+    everything = replace(NOTHING, messages=NOW, orders=NOW)
+    assert prune_all(registry, everything) == {"final reports": 1, "HL7 messages": 1}
