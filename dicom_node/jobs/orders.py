@@ -97,14 +97,21 @@ class OrderBook(Database):
             query = query.where(
                 orders.c.scheduled_at != "", sa.func.substr(orders.c.scheduled_at, 1, 8) <= scheduled_to
             )
-        with self._read() as connection:  # no order asked of the database: it would look through all that ever came
-            ids = sorted(connection.scalars(query.with_only_columns(orders.c.id)))
-        for begin in range(0, len(ids), PAGE):
-            mine = orders.c.id.in_(ids[begin : begin + PAGE])
+        # Found by state and day, and sorted here: asked for in their order, all that ever came would be looked at.
+        ids_behind = query.with_only_columns(orders.c.id)
+        last = 0
+        while True:  # once more for what came meanwhile
             with self._read() as connection:
-                rows = connection.execute(query.where(mine).order_by(orders.c.id)).all()
-            if rows:
-                yield [order_of_row(row) for row in rows]
+                ids = sorted(connection.scalars(ids_behind.where(orders.c.id + 0 > last)))
+            if not ids:
+                return
+            last = ids[-1]
+            for begin in range(0, len(ids), PAGE):
+                mine = orders.c.id.in_(ids[begin : begin + PAGE])
+                with self._read() as connection:
+                    rows = connection.execute(query.where(mine).order_by(orders.c.id)).all()
+                if rows:
+                    yield [order_of_row(row) for row in rows]
 
     @staticmethod
     def _match(connection: sa.Connection, study: Any) -> Match:

@@ -6,6 +6,7 @@ Not covered: that the scheduler does it every minute.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -39,9 +40,17 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing after it is done."""
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty registry's file, made once."""
+    folder = tmp_path_factory.mktemp("empty")
+    new_registry(folder).close()
+    return folder / "registry.sqlite"
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    made = new_registry(tmp_path)
+def registry(tmp_path: Path, empty: Path) -> Iterator[Registry]:
+    made = Registry(f"sqlite:///{shutil.copy(empty, tmp_path / 'registry.sqlite')}")
     yield made
     made.close()
 

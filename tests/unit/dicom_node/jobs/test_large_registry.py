@@ -1,6 +1,6 @@
 """What the node asks from second to second costs the same however many studies are on record.
 
-Measured by the steps that SQLite takes for the node's own statements, on a small registry and one that is six times as
+Measured by the steps that SQLite takes for the node's own statements, on a small registry and one that is five times as
 large: the same on every machine. On both databases no plan looks through a table that grows. What it takes in
 milliseconds with a million studies: `tests/benchmarks/registry_queries.py`.
 """
@@ -21,7 +21,7 @@ from support.postgres import PostgresServer
 from support.query_plans import planned, stepped
 from support.studies import new_registry
 
-SMALL, LARGE = 1000, 6000
+SMALL, LARGE = 800, 4000
 #: Looks through everything once, when a process starts; from then on only at what came since.
 ONCE = "metrics, first"
 #: In the order of an index, and no further than its limit: so many steps however many there are.
@@ -76,20 +76,16 @@ def test_nothing_costs_more_with_more_studies_on_record(small: Steps, large: Reg
     assert grown(small, found) == []
 
 
-@pytest.mark.parametrize(
-    ("index", "what"),
-    [
-        ("ix_studies_last_arrival_at", "reading list (console's first page)"),
-        ("ix_studies_with_files", "retention, nothing due"),
-        ("ix_changes_at", "metrics, again"),
-    ],
-)
-def test_an_index_that_is_missing_is_found(
-    small: Steps, large: Registry, tmp_path: Path, index: str, what: str
-) -> None:
+def test_an_index_that_is_missing_is_found(small: Steps, large: Registry, tmp_path: Path) -> None:
+    missing = {
+        "ix_studies_last_arrival_at": "reading list (console's first page)",
+        "ix_studies_with_files": "retention, nothing due",
+        "ix_changes_at": "metrics, again",
+    }
     with large._write() as connection:
-        connection.execute(sa.text(f"DROP INDEX {index}"))
-    assert what in grown(small, steps(large, tmp_path))
+        for index in missing:
+            connection.execute(sa.text(f"DROP INDEX {index}"))
+    assert set(missing.values()) <= set(grown(small, steps(large, tmp_path)))
 
 
 def test_no_plan_looks_through_what_grows(large: Registry, tmp_path: Path) -> None:
