@@ -6,8 +6,8 @@ A node as a site starts it, with a small untrained bundle, gets one small study 
 reports to an archive stand-in; so many are under way at once and no more. Memory, open files and threads of every
 process are looked at as it goes, and the slope of each over the second half (the median of the slopes between all pairs
 of looks, Theil 1950) must stay under a bound per 1,000 studies. Exit code 1 when one does not, when a process ended,
-when an image was not answered, or when a study did not end in a
-delivered report. Slopes of fewer than a thousand studies are rough.
+when an image was not answered, or when a study did not end in a delivered report. Slopes of fewer than a thousand
+studies are rough. A run that is stopped (SIGTERM) shows what it has seen.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ class Look:
 def look(process: str, pid: int, done: int) -> Look:
     """Raises OSError where the process is gone."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    memory = int(status["VmRSS"].split()[0]) / 1024
+    memory = int(status["RssAnon"].split()[0]) / 1024  # files that are mapped come and go
     return Look(process, pid, done, memory, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
 
 
@@ -92,24 +94,27 @@ def soak(node: Node, count: int, outstanding: int) -> tuple[list[Look], float, i
     roles = {"supervisor": node._process.pid} | roles
     begin = moved = time.monotonic()
     sent = done = looked = unanswered = 0
-    while done < count:
-        if sent < count and sent - done < outstanding:
-            unanswered += send_patiently(node)
-            sent += 1
-        else:
-            time.sleep(POLL_SECONDS)
-        now = delivered(node)
-        if now > done:
-            done, moved = now, time.monotonic()
-        elif time.monotonic() - moved > PATIENCE_SECONDS:
-            break
-        if done - looked >= max(1, count // LOOKS):
-            looked = done
-            looks += [look(role, pid, done) for role, pid in roles.items()]
-            seconds = time.monotonic() - begin
-            print(
-                f"{done} studies, {done / seconds:.2f}/s (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True
-            )
+    with suppress(KeyboardInterrupt):  # what was seen until then is shown
+        while done < count:
+            if sent < count and sent - done < outstanding:
+                unanswered += send_patiently(node)
+                sent += 1
+            else:
+                time.sleep(POLL_SECONDS)
+            now = delivered(node)
+            if now > done:
+                done, moved = now, time.monotonic()
+            elif time.monotonic() - moved > PATIENCE_SECONDS:
+                break
+            if done - looked >= max(1, count // LOOKS):
+                looked = done
+                looks += [look(role, pid, done) for role, pid in roles.items()]
+                seconds = time.monotonic() - begin
+                print(
+                    f"{done} studies, {done / seconds:.2f}/s (load {os.getloadavg()[0]:.1f})",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return looks, time.monotonic() - begin, unanswered
 
 
@@ -165,6 +170,7 @@ def main() -> None:
     parser.add_argument("--outstanding", type=int, default=8, help="studies under way at once")
     parser.add_argument("--json", type=Path, help="write the results there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="prima-soak-") as name:
         folder = Path(name)
         write_random_bundle(folder / "bundle", demo(), name="soak")
