@@ -34,6 +34,7 @@ from dicom_node.jobs.registry import Registry
 from support.bundles import damaged
 from support.command_line import Cli
 from support.peers import free_port
+from support.postgres import PostgresServer
 from support.studies import arrival
 
 
@@ -236,3 +237,11 @@ def test_the_command_says_it_all_at_once(cli: Cli, folder: Path, random_bundle: 
     shown = cli("doctor", "--config", config, "--no-peers")
     assert shown.code == code
     assert "disk space" in shown.out
+
+
+@pytest.mark.peers
+def test_postgresql_is_looked_at_alike(folder: Path, postgres: PostgresServer) -> None:
+    here = configured(folder, node={"database": postgres.new_database(), "storage": str(folder / "node")})
+    assert said(check_database(here)) == {"database": "warning"}, "not there yet"
+    migrate(here.node.database_url)
+    assert said(check_database(here)) == {"database": "ok", "clock": "ok"}
