@@ -15,10 +15,12 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.base.config import IntakeSection
 from dicom_node.base.events import Event, log
-from dicom_node.intake.access import LIMIT_EXCEEDED, NO_REASON, AccessRule, Rejection
+from dicom_node.intake.access import LIMIT_EXCEEDED, LIMIT_OF_ONE_EXCEEDED, NO_REASON, AccessRule, Rejection
+from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.inline import StoreService
-from dicom_node.intake.limits import Bounds, IncomingDataSet
+from dicom_node.intake.limits import Bounds, IncomingDataSet, Pace
 from dicom_node.intake.presentation import storage_classes
 from dicom_node.intake.registrar import Closed, Opened, Registrar
 from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
@@ -48,13 +50,15 @@ class StorageProvider:
         access: AccessRule,
         storage: Storage,
         registrar: Registrar,
-        max_associations: int,
+        intake: IntakeSection,
         further: FurtherServices | None = None,
     ) -> None:
         self._access = access
         self._storage = storage
         self._registrar = registrar
-        self._max_associations = max_associations
+        self._max_associations = intake.max_associations
+        self._max_associations_of_one = intake.max_associations_of_one
+        self._pace = Pace(intake.dimse_timeout_seconds, intake.least_bytes_per_second)
         self._further = further
         self._peers: dict[Association, Peer] = {}
         # Whose opening went to the registrar, so that their closing must follow.
@@ -64,8 +68,7 @@ class StorageProvider:
     def handlers(self) -> list[evt.EventHandlerType]:
         """Events and handlers, as pynetdicom's server takes them."""
         further = self._further
-        incoming = self._storage.incoming
-        bounds = Bounds(incoming, further.answerable) if further else Bounds(incoming)
+        bounds = Bounds(self._incoming, self._pace, *([further.answerable] if further else []))
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ESTABLISHED, self.on_established),
@@ -117,7 +120,7 @@ class StorageProvider:
         if not isinstance(request, C_STORE) or request.DataSet is None:
             raise TypeError("not a C-STORE request with a data set")
         data_set = request.DataSet
-        incoming = data_set.incoming if isinstance(data_set, IncomingDataSet) else self._storage.incoming()
+        incoming = data_set.incoming if isinstance(data_set, IncomingDataSet) else self._incoming(event.assoc)
         if not isinstance(data_set, IncomingDataSet):
             incoming.write(data_set.getbuffer())
         announced = Announcement(
@@ -132,7 +135,7 @@ class StorageProvider:
 
     def inline_service(self) -> StoreService:
         """The same, for the thread that reads the socket."""
-        return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()))
+        return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()), self._pace)
 
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
@@ -158,6 +161,9 @@ class StorageProvider:
         for association in running:
             association.join(max(0.0, until - time.monotonic()))
 
+    def _incoming(self, association: Association) -> Incoming:
+        return self._storage.incoming(self._peers[association].calling_ae)
+
     def _recorded_peer(self, association: Association) -> Peer | None:
         return self._peers.get(association) if association in self._recorded else None
 
@@ -172,6 +178,9 @@ class StorageProvider:
         with self._lock:
             if rejection is None and len(self._peers) >= self._max_associations:
                 rejection = LIMIT_EXCEEDED
+            own = sum(one.calling_ae == peer.calling_ae for one in self._peers.values())
+            if rejection is None and own >= self._max_associations_of_one:
+                rejection = LIMIT_OF_ONE_EXCEEDED
             if rejection is None:
                 self._peers[association] = peer
                 return None

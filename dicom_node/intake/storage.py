@@ -12,9 +12,10 @@ from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
 from dicom_node.intake.identity import Identity, InvalidUid, checked_uid, read_identity
-from dicom_node.intake.incoming import Incoming, TooLarge
+from dicom_node.intake.incoming import Incoming, TooLarge, TooMuchInTransit
 from dicom_node.intake.registrar import Registrar, RegistryBehind
 from dicom_node.intake.spool import Spool, arrival_of
+from dicom_node.intake.transit import Transit
 
 SUCCESS = 0x0000
 PRIORITY_HIGH = 0x0001  # PS3.7 9.3.1.1, (0000,0700)
@@ -33,6 +34,7 @@ class ClassNotNegotiated(PermanentError):
 STATUS: tuple[tuple[type[NodeError], int], ...] = (
     (DiskFull, 0xA700),
     (RegistryBehind, 0xA700),
+    (TooMuchInTransit, 0xA700),
     (ClassNotNegotiated, 0x0122),
     (Mismatch, 0xA900),
     (InvalidUid, 0x0117),
@@ -79,14 +81,15 @@ class Answer:
 class Storage:
     """Takes objects into the spool, and their rows to the registrar."""
 
-    def __init__(self, spool: Spool, registrar: Registrar, max_object_bytes: int) -> None:
+    def __init__(self, spool: Spool, registrar: Registrar, max_object_bytes: int, transit: Transit) -> None:
         self._spool = spool
         self._registrar = registrar
         self._max_object_bytes = max_object_bytes
+        self._transit = transit
 
-    def incoming(self) -> Incoming:
+    def incoming(self, calling_ae: str) -> Incoming:
         """Where to write a data set as it comes."""
-        return self._spool.incoming(self._max_object_bytes)
+        return self._spool.incoming(self._max_object_bytes, self._transit.share(calling_ae))
 
     def store(self, announced: Announcement, data_set: Incoming, peer: Peer) -> Answer:
         """Make a whole data set durable, or say why not. Never raises."""
