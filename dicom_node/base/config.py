@@ -482,7 +482,7 @@ def load_configuration(path: Path) -> Configuration:
         table = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"no configuration at {path}: copy deploy/node.example.toml there") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return configuration_from(table, path.parent.absolute())
 

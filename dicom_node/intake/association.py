@@ -26,6 +26,9 @@ from dicom_node.intake.registrar import Closed, Opened, Registrar
 from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
 
 
+CLOSED = "Sta1"  # PS3.8 9.2.1
+
+
 class FurtherServices(Protocol):
     """Services that the node's AE offers beside Verification and Storage, to the same peers."""
 
@@ -73,6 +76,7 @@ class StorageProvider:
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ESTABLISHED, self.on_established),
             (evt.EVT_ABORTED, self.on_aborted),
+            (evt.EVT_FSM_TRANSITION, on_transition),
             (evt.EVT_PDU_RECV, bounds.on_pdu),
             (evt.EVT_DIMSE_RECV, bounds.on_message),
             (evt.EVT_C_ECHO, self.on_echo),
@@ -176,10 +180,10 @@ class StorageProvider:
         rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title)
         peer = Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
         with self._lock:
-            if rejection is None and len(self._peers) >= self._max_associations:
+            present = [one.calling_ae for known, one in self._peers.items() if known.is_alive()]
+            if rejection is None and len(present) >= self._max_associations:
                 rejection = LIMIT_EXCEEDED
-            own = sum(one.calling_ae == peer.calling_ae for one in self._peers.values())
-            if rejection is None and own >= self._max_associations_of_one:
+            if rejection is None and present.count(peer.calling_ae) >= self._max_associations_of_one:
                 rejection = LIMIT_OF_ONE_EXCEEDED
             if rejection is None:
                 self._peers[association] = peer
@@ -193,6 +197,13 @@ class StorageProvider:
             reason=rejection.words,
         )
         return rejection
+
+
+def on_transition(event: AssociationEvent) -> None:
+    """Have the association's thread end with its connection, where no request came: else it waits for one."""
+    association = event.assoc
+    if event.next_state == CLOSED and association.requestor.primitive is None:
+        association.dul.to_user_queue.put(None)
 
 
 def _response(answer: Answer) -> Dataset:

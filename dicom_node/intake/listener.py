@@ -15,6 +15,7 @@ from dicom_node.intake.entrance import Entrance
 from dicom_node.intake.limits import BoundedSocket
 
 LOOK_SECONDS = 0.5
+ENDING = 32  # connections that were ended for others, and whose threads did not notice yet
 
 
 class Listener(ThreadedAssociationServer):
@@ -83,12 +84,17 @@ class Listener(ThreadedAssociationServer):
         self._entrance.enter(connection, address)
 
     def _serve(self, connection: socket.socket, address: Any) -> None:
-        self._make_room(str(address[0]))
-        connection.settimeout(self.pdu_seconds)
-        self.process_request(connection, address)
+        if self._make_room(str(address[0])):
+            connection.settimeout(self.pdu_seconds)
+            self.process_request(connection, address)
+        else:
+            log(Event.ASSOCIATION_REFUSED, "warning", address=str(address[0]), reason="too many connections")
+            connection.close()
 
-    def _make_room(self, host: str) -> None:
-        """Where too many have threads and no association, as refused peers that do not leave, the oldest is ended."""
+    def _make_room(self, host: str) -> bool:
+        """Whether one more may have threads. Where too many have no association, as refused peers that do not leave,
+        the oldest is ended.
+        """
         present = self.active_associations
         idle = [one for one in present if not one.is_established]
         own = [one for one in idle if one.requestor.address_info and one.requestor.address_info.address == host]
@@ -96,6 +102,7 @@ class Listener(ThreadedAssociationServer):
             _end(own[0])
         elif len(present) >= self.max_connections and idle:
             _end(idle[0])
+        return len(present) < self.max_connections + ENDING
 
 
 def _end(association: Any) -> None:
