@@ -1,5 +1,6 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
+# make fuzz   hostile input for hours: FUZZ times the examples that `make test` runs, others each time
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -8,8 +9,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
+FUZZ ?= 50
 
-.PHONY: demo test speedrun install install-test install-training peers lint check bench clean
+.PHONY: demo test speedrun install install-test install-training peers lint check fuzz bench clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -45,6 +47,9 @@ lint:
 
 check:
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+fuzz: install-test
+	PRIMA_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 bench: install-test peers
 	deploy/bench

@@ -281,7 +281,8 @@ class UpsDestination(UpsSettings):
 
 
 def _kind(destination: Any) -> Any:
-    return destination.get("kind", "dicom") if isinstance(destination, dict) else destination.kind
+    # None, what is no table, is refused like an unknown kind.
+    return destination.get("kind", "dicom") if isinstance(destination, dict) else getattr(destination, "kind", None)
 
 
 KINDS = ("dicom", "stow", "hl7", "ups")

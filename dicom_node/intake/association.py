@@ -25,7 +25,6 @@ from dicom_node.intake.presentation import storage_classes
 from dicom_node.intake.registrar import Closed, Opened, Registrar
 from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
 
-
 CLOSED = "Sta1"  # PS3.8 9.2.1
 
 
@@ -150,6 +149,7 @@ class StorageProvider:
             ended = [association for association in self._peers if not association.is_alive()]
             peers = {association: self._peers.pop(association) for association in ended}
         for association, peer in peers.items():
+            _forget_half_an_object(association)
             if association in self._recorded:
                 self._recorded.discard(association)
                 self._registrar.put(Closed(peer.association_id, time.time()))
@@ -197,6 +197,13 @@ class StorageProvider:
             reason=rejection.words,
         )
         return rejection
+
+
+def _forget_half_an_object(association: Association) -> None:
+    """Of an association that ended within one: its file and its share go now, not when the association is collected."""
+    message = association.dimse.message
+    if message is not None and isinstance(message.data_set, IncomingDataSet):
+        message.data_set.incoming.discard()
 
 
 def on_transition(event: AssociationEvent) -> None:

@@ -5,6 +5,7 @@ Success is answered only after the spool said that the object is durable.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from dicom_node.intake.transit import Transit
 
 SUCCESS = 0x0000
 PRIORITY_HIGH = 0x0001  # PS3.7 9.3.1.1, (0000,0700)
+PARSED_AT_ONCE = 4  # a hostile header may cost 64 MB while it is read (`prima_core.base.bounded`)
 MAX_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 
@@ -86,6 +88,7 @@ class Storage:
         self._registrar = registrar
         self._max_object_bytes = max_object_bytes
         self._transit = transit
+        self._parsing = threading.Semaphore(PARSED_AT_ONCE)
 
     def incoming(self, calling_ae: str) -> Incoming:
         """Where to write a data set as it comes."""
@@ -114,7 +117,7 @@ class Storage:
             data_set.check()
         except OSError as error:
             raise DiskFull(f"object could not be written: {error.strerror}; free space in node.storage") from error
-        with data_set.stream() as stream:
+        with data_set.stream() as stream, self._parsing:
             identity = read_identity(stream, announced.transfer_syntax, self._max_object_bytes)
         _check_announced(identity, announced)
         arrival = arrival_of(

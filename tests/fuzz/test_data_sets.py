@@ -113,7 +113,7 @@ odd = st.tuples(syntaxes, nested() | st.binary(max_size=200))
 files = st.tuples(syntaxes, character_sets, st.booleans()).flatmap(lambda one: damaged(file(*one)))
 
 
-@examples(60)
+@examples(20)
 @given(encoded | encoded | odd)
 def test_the_identity_of_an_object_that_comes(came: tuple[str, bytes]) -> None:
     syntax, data = came
@@ -123,7 +123,7 @@ def test_the_identity_of_an_object_that_comes(came: tuple[str, bytes]) -> None:
         assert len(identity.accession_number) <= 16
 
 
-@examples(40)
+@examples(13)
 @given((encoded | odd).filter(lambda came: came[0] in SYNTAXES[:2]))
 def test_the_identifier_of_a_query_or_a_work_item(came: tuple[str, bytes]) -> None:
     syntax, data = came
@@ -156,7 +156,7 @@ def kept(folder: Path) -> tuple[str, bytes]:
     return one.path, (made.folder / one.path).read_bytes()
 
 
-@examples(50)
+@examples(16)
 @given(st.data())
 def test_a_file_in_the_spool(spool: Spool, data: st.DataObject) -> None:
     path, whole = kept(spool.folder)
@@ -169,7 +169,7 @@ def test_a_file_in_the_spool(spool: Spool, data: st.DataObject) -> None:
         spool.content(path)
 
 
-@examples(40)
+@examples(13)
 @given(files)
 def test_a_file_that_is_run(spool: Spool, data: bytes) -> None:
     path = spool.folder / "image.dcm"
@@ -182,7 +182,7 @@ def test_a_file_that_is_run(spool: Spool, data: bytes) -> None:
         check_source([path])
 
 
-@examples(25)
+@examples(8)
 @given(files, files)
 def test_files_under_one_uid(spool: Spool, one: bytes, other: bytes) -> None:
     paths = spool.folder / "one.dcm", spool.folder / "other.dcm"
@@ -191,7 +191,7 @@ def test_files_under_one_uid(spool: Spool, one: bytes, other: bytes) -> None:
     assert compare(*paths) in Verdict
 
 
-@examples(40)
+@examples(13)
 @given(st.tuples(syntaxes, character_sets, st.just(True)).flatmap(lambda one: damaged(file(*one))) | files)
 def test_a_rejection_note(spool: Spool, data: bytes) -> None:
     path = spool.folder / "note.dcm"

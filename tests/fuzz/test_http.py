@@ -134,7 +134,7 @@ def responses(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     return draw(damaged(whole, 2)) if draw(st.integers(0, 3)) == 0 else whole
 
 
-@examples(50)
+@examples(16)
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000)
 @given(responses())
 def test_what_an_archive_answers(archive: Archive, path: Path, answer: bytes) -> None:
@@ -213,7 +213,7 @@ def asked(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     return draw(damaged(whole.encode("latin-1"), 2)) if draw(st.integers(0, 3)) == 0 else whole.encode("latin-1")
 
 
-@examples(50)
+@examples(16)
 @given(asked())
 def test_what_the_console_is_asked(console: Console, said: bytes) -> None:
     with socket.create_connection(("127.0.0.1", console.port)) as connection:

@@ -74,7 +74,7 @@ def messages(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     return draw(damaged(whole, 4)) if draw(st.booleans()) else whole
 
 
-@examples(80)
+@examples(26)
 @given(messages() | st.binary(max_size=100), st.sampled_from(sorted(CODECS)))
 def test_messages_that_come(raw: bytes, character_set: str) -> None:
     refusal = None
@@ -91,7 +91,7 @@ def test_messages_that_come(raw: bytes, character_set: str) -> None:
     assert read_answer(answer) is not None
 
 
-@examples(40)
+@examples(13)
 @given(
     damaged(lines(msh("ACK"), "MSA|AA|K0001|words", "ERR|||207^Application internal error^HL70357|E")), st.booleans()
 )
@@ -101,7 +101,7 @@ def test_answers_that_come(raw: bytes, asked: bool) -> None:
         judge(answer, "K0001", asked)
 
 
-@examples(40)
+@examples(13)
 @given(
     st.lists(
         st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\x1c\r", b"\n", b"x" * 100, b"\0"]) | st.binary(max_size=20),
@@ -129,7 +129,7 @@ def receiver() -> Iterator[tuple[Hl7Receiver, Desk]]:
         running.stop()
 
 
-@examples(40)
+@examples(13)
 @given(
     st.lists(
         messages().map(lambda raw: b"\x0b" + raw + b"\x1c\r")
@@ -162,7 +162,7 @@ def test_afterwards_the_port_answers(receiver: tuple[Hl7Receiver, Desk]) -> None
         assert b"MSA|AA" in connection.recv(1 << 16)
 
 
-@examples(25)
+@examples(8)
 @given(damaged(ack("AA")) | st.binary(max_size=100))
 def test_what_a_ris_answers(answer: bytes) -> None:
     with ScriptedPeer(lambda _: answer) as peer:

@@ -64,7 +64,7 @@ def changed(draw: Callable[[st.SearchStrategy[Any]], Any], document: Any) -> Any
     return document
 
 
-@examples(40)
+@examples(13)
 @example(b"a = " + b"[" * 2000)
 @example(b"a." * 2000 + b"b = 1")
 @given(damaged(EXAMPLE) | st.binary(max_size=60))
@@ -80,8 +80,9 @@ def frozen() -> Any:
     return json.loads(load_configuration(Path(__file__).parents[2] / "deploy/node.example.toml").to_json())
 
 
-@examples(60)
+@examples(20)
 @example("[" * 2000)
+@example({"destinations": [1]})
 @given(st.deferred(lambda: changed(frozen())))
 def test_a_frozen_configuration(tmp_path: Path, document: Any) -> None:
     path = tmp_path / "node.json"
@@ -95,7 +96,7 @@ def manifest() -> Any:
     return json.loads((Path(__file__).parents[2] / "dicom_node/demo/bundle/bundle.json").read_bytes())
 
 
-@examples(60)
+@examples(20)
 @given(data=st.data())
 def test_a_manifest(tmp_path: Path, manifest: Any, data: st.DataObject) -> None:
     whole = json.dumps(manifest).encode()
