@@ -3,6 +3,7 @@
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # make long   what takes too long for every day: whole nodes that lose their registry and get it back
 # make soak   two thousand studies through a whole node: speed, and that no process grows
+# make fuzz   hostile input for hours: FUZZ times the examples that `make test` runs, others each time
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -12,8 +13,9 @@ CONSTRAINTS := deploy/constraints.txt
 
 RUN ?= speedrun
 FAULTS ?= 240
+FUZZ ?= 50
 
-.PHONY: demo test speedrun install install-test install-training peers lint check long bench faults soak audit audit-packages clean
+.PHONY: demo test speedrun install install-test install-training peers lint check long bench faults fuzz soak audit audit-packages clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
@@ -61,6 +63,9 @@ audit-packages: $(VENV)/.installed-audit
 
 long:
 	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py $(PYTEST_ARGS)
+
+fuzz: install-test
+	PRIMA_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 bench: install-test peers
 	deploy/bench

@@ -173,14 +173,28 @@ class IntakeSection(Section):
     peers: tuple[Peer, ...] = ()
     require_called_ae_title: bool = True
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_associations_of_one: Annotated[int, Field(ge=1, le=1000)] = 16
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
     max_object_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
+    max_incoming_bytes: Annotated[int, Field(ge=2 << 20)] | None = None
+    least_bytes_per_second: Annotated[int, Field(ge=1)] = 1000
     acse_timeout_seconds: Annotated[float, Field(gt=0)] = 15.0
     dimse_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     tls: ServerTls | None = None
     inline: bool = True
     reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+
+    @property
+    def incoming_bytes(self) -> int:
+        """How much may be on its way at once."""
+        return self.max_incoming_bytes or 4 * self.max_object_bytes
+
+    @model_validator(mode="after")
+    def _check(self) -> IntakeSection:
+        if self.incoming_bytes < 2 * self.max_object_bytes:
+            raise ValueError("max_incoming_bytes: at least twice max_object_bytes, half of it for one sender")
+        return self
 
 
 class RaySettings(Section):
@@ -343,7 +357,8 @@ class UpsDestination(UpsSettings):
 
 
 def _kind(destination: Any) -> Any:
-    return destination.get("kind", "dicom") if isinstance(destination, dict) else destination.kind
+    # None, what is no table, is refused like an unknown kind.
+    return destination.get("kind", "dicom") if isinstance(destination, dict) else getattr(destination, "kind", None)
 
 
 KINDS = ("dicom", "stow", "hl7", "ups")
@@ -583,7 +598,7 @@ def load_configuration(path: Path) -> Configuration:
         table = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"no configuration at {path}: copy deploy/node.example.toml there") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return configuration_from(table, path.parent.absolute())
 

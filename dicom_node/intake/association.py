@@ -15,14 +15,18 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.base.config import IntakeSection
 from dicom_node.base.events import Event, log
 from dicom_node.base.tls import shown_certificate
-from dicom_node.intake.access import LIMIT_EXCEEDED, NO_REASON, AccessRule, Rejection
+from dicom_node.intake.access import LIMIT_EXCEEDED, LIMIT_OF_ONE_EXCEEDED, NO_REASON, AccessRule, Rejection
+from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.inline import StoreService
-from dicom_node.intake.limits import Bounds, IncomingDataSet
+from dicom_node.intake.limits import Bounds, IncomingDataSet, Pace
 from dicom_node.intake.presentation import storage_classes
 from dicom_node.intake.registrar import Closed, Opened, Registrar
 from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
+
+CLOSED = "Sta1"  # PS3.8 9.2.1
 
 
 class FurtherServices(Protocol):
@@ -49,13 +53,15 @@ class StorageProvider:
         access: AccessRule,
         storage: Storage,
         registrar: Registrar,
-        max_associations: int,
+        intake: IntakeSection,
         further: FurtherServices | None = None,
     ) -> None:
         self._access = access
         self._storage = storage
         self._registrar = registrar
-        self._max_associations = max_associations
+        self._max_associations = intake.max_associations
+        self._max_associations_of_one = intake.max_associations_of_one
+        self._pace = Pace(intake.dimse_timeout_seconds, intake.least_bytes_per_second)
         self._further = further
         self._peers: dict[Association, Peer] = {}
         # Whose opening went to the registrar, so that their closing must follow.
@@ -65,12 +71,12 @@ class StorageProvider:
     def handlers(self) -> list[evt.EventHandlerType]:
         """Events and handlers, as pynetdicom's server takes them."""
         further = self._further
-        incoming = self._storage.incoming
-        bounds = Bounds(incoming, further.answerable) if further else Bounds(incoming)
+        bounds = Bounds(self._incoming, self._pace, *([further.answerable] if further else []))
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ESTABLISHED, self.on_established),
             (evt.EVT_ABORTED, self.on_aborted),
+            (evt.EVT_FSM_TRANSITION, on_transition),
             (evt.EVT_PDU_RECV, bounds.on_pdu),
             (evt.EVT_DIMSE_RECV, bounds.on_message),
             (evt.EVT_C_ECHO, self.on_echo),
@@ -118,7 +124,7 @@ class StorageProvider:
         if not isinstance(request, C_STORE) or request.DataSet is None:
             raise TypeError("not a C-STORE request with a data set")
         data_set = request.DataSet
-        incoming = data_set.incoming if isinstance(data_set, IncomingDataSet) else self._storage.incoming()
+        incoming = data_set.incoming if isinstance(data_set, IncomingDataSet) else self._incoming(event.assoc)
         if not isinstance(data_set, IncomingDataSet):
             incoming.write(data_set.getbuffer())
         announced = Announcement(
@@ -133,7 +139,7 @@ class StorageProvider:
 
     def inline_service(self) -> StoreService:
         """The same, for the thread that reads the socket."""
-        return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()))
+        return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()), self._pace)
 
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
@@ -144,6 +150,7 @@ class StorageProvider:
             ended = [association for association in self._peers if not association.is_alive()]
             peers = {association: self._peers.pop(association) for association in ended}
         for association, peer in peers.items():
+            _forget_half_an_object(association)
             if association in self._recorded:
                 self._recorded.discard(association)
                 self._registrar.put(Closed(peer.association_id, time.time()))
@@ -159,6 +166,9 @@ class StorageProvider:
         for association in running:
             association.join(max(0.0, until - time.monotonic()))
 
+    def _incoming(self, association: Association) -> Incoming:
+        return self._storage.incoming(self._peers[association].calling_ae)
+
     def _recorded_peer(self, association: Association) -> Peer | None:
         return self._peers.get(association) if association in self._recorded else None
 
@@ -173,8 +183,11 @@ class StorageProvider:
         rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title, shown)
         peer = Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
         with self._lock:
-            if rejection is None and len(self._peers) >= self._max_associations:
+            present = [one.calling_ae for known, one in self._peers.items() if known.is_alive()]
+            if rejection is None and len(present) >= self._max_associations:
                 rejection = LIMIT_EXCEEDED
+            if rejection is None and present.count(peer.calling_ae) >= self._max_associations_of_one:
+                rejection = LIMIT_OF_ONE_EXCEEDED
             if rejection is None:
                 self._peers[association] = peer
                 return None
@@ -187,6 +200,20 @@ class StorageProvider:
             reason=rejection.words,
         )
         return rejection
+
+
+def _forget_half_an_object(association: Association) -> None:
+    """Of an association that ended within one: its file and its share go now, not when the association is collected."""
+    message = association.dimse.message
+    if message is not None and isinstance(message.data_set, IncomingDataSet):
+        message.data_set.incoming.discard()
+
+
+def on_transition(event: AssociationEvent) -> None:
+    """Have the association's thread end with its connection, where no request came: else it waits for one."""
+    association = event.assoc
+    if event.next_state == CLOSED and association.requestor.primitive is None:
+        association.dul.to_user_queue.put(None)  # type: ignore[arg-type] # as where its time is over
 
 
 def _response(answer: Answer) -> Dataset:

@@ -68,6 +68,7 @@ PARSE_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
 
 

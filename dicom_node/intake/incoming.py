@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicom_node.base.durable import PRIVATE_FILE
-from dicom_node.base.errors import PermanentError
+from dicom_node.base.errors import PermanentError, RetriableError
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.intake.file_header import HEADER_LENGTH
+from dicom_node.intake.transit import Share
 
 # What identifies an object is searched in as much; nearly every single-frame image is smaller.
 IN_MEMORY_BYTES = 4 << 20
@@ -32,17 +33,25 @@ class TooLarge(PermanentError):
     """The object, or what it inflates to, is larger than intake.max_object_bytes."""
 
 
-class Incoming:
-    """One data set. Not safe for several threads at once."""
+class TooMuchInTransit(RetriableError):
+    """Too much is on its way at once, of all senders or of this one; the object may come again later."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+
+class Incoming:
+    """One data set. share: what it takes of all that is on its way. Not safe for several threads at once."""
+
+    def __init__(self, folder: Path, max_bytes: int, share: Share | None = None) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
         self._memory = bytearray()
         self._file: int | None = None
         self._path = ""
-        self._error: OSError | None = None
+        self._error: OSError | TooMuchInTransit | None = None
+        self._share = share
+        if share is not None:
+            # For an association that ends without a word.
+            weakref.finalize(self, share.give_back)
         self.size = 0
 
     @property
@@ -56,8 +65,13 @@ class Incoming:
         if self.size > self._max_bytes or self._error is not None:
             self.discard()
             return
+        if self._share is not None and not self._share.take(len(fragment)):
+            self._error = TooMuchInTransit("too much is on its way at once; see intake.max_incoming_bytes")
+            self.discard()
+            return
         self._digest.update(fragment)
-        if self._file is None and self.size <= IN_MEMORY_BYTES:
+        crowded = self._share is not None and self._share.crowded
+        if self._file is None and self.size <= IN_MEMORY_BYTES and not crowded:
             self._memory += fragment
             return
         try:
@@ -67,7 +81,7 @@ class Incoming:
             self.discard()
 
     def check(self) -> None:
-        """Raises TooLarge when it outgrew its bound, OSError when the disk would not take it."""
+        """Raises TooLarge when it outgrew its bound, TooMuchInTransit or OSError when it could not be kept."""
         if self.size > self._max_bytes:
             raise TooLarge("object is larger than intake.max_object_bytes")
         if self._error is not None:
@@ -96,6 +110,7 @@ class Incoming:
             os.rename(self._path, final)
             passed(FaultPoint.SPOOL_RENAMED)
             self._close()
+            self._give_back()
         except OSError:
             self.discard()
             raise
@@ -106,6 +121,11 @@ class Incoming:
         if self._file is not None:
             self._close()
             _remove(self._path)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._share is not None:
+            self._share.give_back()
 
     def _spill(self, fragment: bytes | memoryview) -> None:
         """Go on in a file, which begins with room for the header."""

@@ -27,13 +27,13 @@ import pynetdicom
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
-from pynetdicom.transport import RequestHandler
 
 from dicom_node.base.associations import CONNECTION_CLOSED, INVALID_PDU
 from dicom_node.base.events import Event, log
+from dicom_node.intake.guarded import GuardedHandler
 from dicom_node.intake.identity import UID
 from dicom_node.intake.incoming import Incoming
-from dicom_node.intake.limits import MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES
+from dicom_node.intake.limits import MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES, Pace
 from dicom_node.intake.storage import Announcement, Answer, Peer, Storage
 
 PYNETDICOM = "3.0.4"
@@ -67,15 +67,16 @@ class StoreService:
     storage: Storage
     peer_of: Callable[[Association], Peer | None]
     classes: frozenset[str]
+    pace: Pace
 
 
-def inline_handler(service: StoreService, pdu_seconds: float) -> type[RequestHandler]:
+def inline_handler(service: StoreService, pdu_seconds: float) -> type[GuardedHandler]:
     """pynetdicom's handler of new connections, for associations that store inline.
 
     pdu_seconds: how long a PDU may take that began.
     """
 
-    class InlineHandler(RequestHandler):
+    class InlineHandler(GuardedHandler):
         def _create_association(self) -> Association:
             association = super()._create_association()
             association._reactor_checkpoint = Doorbell()
@@ -120,6 +121,7 @@ class _Storing:
     announced: Announcement
     peer: Peer
     data_set: Incoming
+    began: float
 
 
 class InlineProvider(DULServiceProvider):
@@ -257,6 +259,14 @@ class InlineProvider(DULServiceProvider):
                 storing, self._storing = self._storing, None
                 self._answer(storing, self._service.storage.store(storing.announced, storing.data_set, storing.peer))
                 self._bear_haste()
+        if self._storing is not None and self._service.pace.broken(self._storing.began, self._storing.data_set.size):
+            log(
+                Event.ASSOCIATION_ABORTED,
+                "warning",
+                association=self._storing.peer.association_id,
+                reason="a message came too slowly; see intake.least_bytes_per_second",
+            )
+            raise _Malformed
         return True
 
     def _begin(self, values: memoryview) -> tuple[_Storing | None, int]:
@@ -275,7 +285,8 @@ class InlineProvider(DULServiceProvider):
             return None, 0
         if announced.sop_class_uid != announced.abstract_syntax or announced.sop_class_uid not in self._service.classes:
             return None, 0
-        return _Storing(context_id, announced, peer, self._service.storage.incoming()), end
+        incoming = self._service.storage.incoming(peer.calling_ae)
+        return _Storing(context_id, announced, peer, incoming, time.monotonic()), end
 
     def _bear_haste(self) -> None:
         """Raises _Malformed for a peer that goes on and on before it is answered."""

@@ -6,18 +6,23 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from typing import NoReturn
+from weakref import WeakKeyDictionary
 
+from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.events import Event as AssociationEvent
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from dicom_node.base.associations import INVALID_PDU, refuse
+from dicom_node.base.events import Event, log
 from dicom_node.intake.incoming import Incoming
 
-MAX_PDU_BYTES = 1 << 20  # far above any A-ASSOCIATE-RQ and the largest P-DATA-TF that intake.max_pdu_bytes can allow
+MAX_PDU_BYTES = 1 << 20  # as large as the largest P-DATA-TF that intake.max_pdu_bytes can allow
+MAX_REQUEST_BYTES = 1 << 18  # an A-ASSOCIATE-RQ: 128 contexts with 16 transfer syntaxes each are 70 KB
 PDU_SLACK_BYTES = 1024  # some senders count a PDU's length without its headers
 PDU_HEADER = struct.Struct(">BxL")  # PS3.8 9.3.1: type, reserved, length of what follows
 A_ASSOCIATE_RQ = 0x01
@@ -64,11 +69,12 @@ class BoundedSocket(socket.socket):
     _began = False
     _deadline = 0.0
     pdu_seconds = 60.0
+    request_seconds = 60.0
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Like `socket.recv`, within the bounds."""
         if not self._header and not self._body:
-            self._deadline = time.monotonic() + self.pdu_seconds
+            self._deadline = time.monotonic() + (self.pdu_seconds if self._began else self.request_seconds)
         self.settimeout(max(0.001, self._deadline - time.monotonic()))
         data = super().recv(bufsize, flags)
         if self._body:
@@ -85,14 +91,30 @@ class BoundedSocket(socket.socket):
         self._header = b""
         if not self._began and kind != A_ASSOCIATE_RQ:
             self._refuse("connection does not begin with an A-ASSOCIATE-RQ")
+        longest = MAX_PDU_BYTES + PDU_SLACK_BYTES if self._began else MAX_REQUEST_BYTES
         self._began = True
-        if self._body > MAX_PDU_BYTES + PDU_SLACK_BYTES:
+        if self._body > longest:
             self._refuse(f"PDU of {self._body} bytes refused")
 
     def _refuse(self, reason: str) -> NoReturn:
         # Nothing more may come: pynetdicom would read on before it acts on the error.
         self.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError(reason)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slowly a message may come: it is ended once it took longer than `seconds`, and fell behind that rate since.
+
+    A deadline for each PDU lets a peer drip one message for ever, and one for any message cuts off large ones.
+    """
+
+    seconds: float
+    bytes_per_second: int
+
+    def broken(self, began: float, count: int) -> bool:
+        """Whether a message of which so many bytes came since `began` (monotonic) comes too slowly."""
+        return time.monotonic() - began > self.seconds + count / self.bytes_per_second
 
 
 class Bounds:
@@ -103,10 +125,15 @@ class Bounds:
     """
 
     def __init__(
-        self, incoming: Callable[[], Incoming], answerable: Callable[[DIMSEMessage], bool] = lambda _: False
+        self,
+        incoming: Callable[[Association], Incoming],
+        pace: Pace,
+        answerable: Callable[[DIMSEMessage], bool] = lambda _: False,
     ) -> None:
         self._incoming = incoming
+        self._pace = pace
         self._answerable = answerable
+        self._began: WeakKeyDictionary[DIMSEMessage, float] = WeakKeyDictionary()
 
     def on_pdu(self, event: AssociationEvent) -> None:
         """Before a PDU's fragments are added to the message being received (EVT_PDU_RECV)."""
@@ -115,19 +142,32 @@ class Bounds:
         waiting = dimse.msg_queue.qsize() > MAX_WAITING_MESSAGES
         if waiting or (message is not None and message.encoded_command_set.tell() > MAX_COMMAND_BYTES):
             event.assoc.dul.event_queue.put(INVALID_PDU)
+        elif message is not None and self._drips(message):
+            log(
+                Event.ASSOCIATION_ABORTED,
+                "warning",
+                reason="a message came too slowly; see intake.least_bytes_per_second",
+            )
+            event.assoc.dul.event_queue.put(INVALID_PDU)
         elif message is not None and message.data_set is not None:
-            message.data_set = self._bounded(message, message.data_set)
+            message.data_set = self._bounded(event.assoc, message, message.data_set)
 
     def on_message(self, event: AssociationEvent) -> None:
         """Once a message is complete (EVT_DIMSE_RECV): what pynetdicom would leave unanswered ends the association."""
         if not (_answerable(event.message) or self._answerable(event.message)):
             refuse(event)
 
-    def _bounded(self, message: DIMSEMessage, data_set: BytesIO) -> BytesIO:
+    def _drips(self, message: DIMSEMessage) -> bool:
+        began = self._began.setdefault(message, time.monotonic())
+        data_set = message.data_set
+        count = data_set.incoming.size if isinstance(data_set, IncomingDataSet) else data_set.tell() if data_set else 0
+        return self._pace.broken(began, count)
+
+    def _bounded(self, association: Association, message: DIMSEMessage, data_set: BytesIO) -> BytesIO:
         """What takes the rest of a data set. What has been received of it is at most one PDU beyond its bound."""
         # pynetdicom gives the message its class when the command set is complete, before any of the data set.
         if isinstance(message, C_STORE_RQ) and not isinstance(data_set, IncomingDataSet):
-            return IncomingDataSet(self._incoming(), data_set)
+            return IncomingDataSet(self._incoming(association), data_set)
         if not isinstance(message, C_STORE_RQ) and data_set.tell() > MAX_OTHER_BYTES:
             return OversizedDataSet()
         return data_set

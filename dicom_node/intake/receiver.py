@@ -19,6 +19,7 @@ from dicom_node.base.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTAT
 from dicom_node.intake import inline
 from dicom_node.intake.access import AccessRule
 from dicom_node.intake.association import FurtherServices, StorageProvider
+from dicom_node.intake.guarded import GuardedHandler
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.presentation import Contexts, supported_contexts
 from dicom_node.intake.reconcile import reconcile
@@ -26,11 +27,12 @@ from dicom_node.intake.registrar import Registrar, patiently
 from dicom_node.intake.secured import Secured
 from dicom_node.intake.spool import Spool
 from dicom_node.intake.storage import Storage
+from dicom_node.intake.transit import Transit
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 SWEEP_SECONDS = 0.2
 STOP_PATIENCE_SECONDS = 10.0
-CONNECTIONS_PER_ASSOCIATION = 4  # connections that are refused, probes or on their way out, beside the associations
+CONNECTIONS_PER_ASSOCIATION = 4  # that have threads: associations, and others that are refused or on their way out
 
 
 class RegistrarEnded(RetriableError):
@@ -63,8 +65,10 @@ def run_receiver(
     except DATABASE_AWAY:
         return  # told to stop while waiting for the database
     registrar = Registrar(registry, boot_id)
-    storage = Storage(spool, registrar, configuration.intake.max_object_bytes, reserve_of(configuration))
-    provider = StorageProvider(access, storage, registrar, configuration.intake.max_associations, services)
+    intake = configuration.intake
+    transit = Transit(intake.incoming_bytes)
+    storage = Storage(spool, registrar, intake.max_object_bytes, transit, reserve_of(configuration))
+    provider = StorageProvider(access, storage, registrar, intake, services)
     listener = open_listener(configuration, provider, services)
     registrar.start()
     listener.start()
@@ -104,7 +108,7 @@ def open_listener(
         # One by one: as a list pynetdicom takes them without their roles.
         roles = (context.scu_role, context.scp_role)
         ae.add_supported_context(str(context.abstract_syntax), context.transfer_syntax, *roles)
-    handler = None
+    handler: type[GuardedHandler] = GuardedHandler
     if intake.inline and inline.usable():
         handler = inline.inline_handler(provider.inline_service(), intake.dimse_timeout_seconds)
     try:
@@ -119,7 +123,7 @@ def open_listener(
     except OSError as error:
         raise ConfigurationError(f"node.bind, node.port: cannot listen there ({error.strerror})") from error
     listener.max_connections = max_connections
-    listener.pdu_seconds = intake.dimse_timeout_seconds
+    listener.pdu_seconds, listener.request_seconds = intake.dimse_timeout_seconds, intake.acse_timeout_seconds
     listener.secured = secured
     return listener
 

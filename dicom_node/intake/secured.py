@@ -40,7 +40,7 @@ class Secured:
             log(Event.TLS_REFUSED, "warning", address=address, reason=tls_words(error))
             return None
         assert isinstance(connection, BoundedTlsSocket)
-        connection.pdu_seconds = plain.pdu_seconds
+        connection.pdu_seconds, connection.request_seconds = plain.pdu_seconds, plain.request_seconds
         connection.settimeout(patience)
         return connection
 

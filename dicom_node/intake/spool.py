@@ -25,6 +25,7 @@ from dicom_node.base.types import Arrival, study_id
 from dicom_node.intake.file_header import encoded_header, noted, offset
 from dicom_node.intake.identity import PARSE_ERRORS, Identity, read_identity
 from dicom_node.intake.incoming import Incoming, TooLarge
+from dicom_node.intake.transit import Share
 
 INCOMING = ".incoming"
 UNREADABLE = ".unreadable"
@@ -57,9 +58,9 @@ class Spool:
             leftover.unlink()
         sync_folder(self.folder)
 
-    def incoming(self, max_bytes: int) -> Incoming:
-        """Where to write a data set of at most that many bytes as it comes."""
-        return Incoming(self._incoming, max_bytes)
+    def incoming(self, max_bytes: int, share: Share | None = None) -> Incoming:
+        """Where to write a data set of at most that many bytes as it comes; share: of all that is on its way."""
+        return Incoming(self._incoming, max_bytes, share)
 
     def keep(self, arrival: Arrival, data_set: Incoming) -> None:
         """Make the object durable at `arrival.path`: on return, file and folders are on the disk.

@@ -5,6 +5,7 @@ Success is answered only after the spool said that the object is durable.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -13,12 +14,14 @@ from dicom_node.base.errors import DiskFull, NodeError, NotDicom, PermanentError
 from dicom_node.base.events import Event, log
 from dicom_node.base.types import Arrival
 from dicom_node.intake.identity import Identity, InvalidUid, checked_uid, read_identity
-from dicom_node.intake.incoming import Incoming, TooLarge
+from dicom_node.intake.incoming import Incoming, TooLarge, TooMuchInTransit
 from dicom_node.intake.registrar import Registrar, RegistryBehind
 from dicom_node.intake.spool import Spool, arrival_of
+from dicom_node.intake.transit import Transit
 
 SUCCESS = 0x0000
 PRIORITY_HIGH = 0x0001  # PS3.7 9.3.1.1, (0000,0700)
+PARSED_AT_ONCE = 4  # a hostile header may cost 64 MB while it is read (`prima_core.base.bounded`)
 MAX_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 
@@ -34,6 +37,7 @@ class ClassNotNegotiated(PermanentError):
 STATUS: tuple[tuple[type[NodeError], int], ...] = (
     (DiskFull, 0xA700),
     (RegistryBehind, 0xA700),
+    (TooMuchInTransit, 0xA700),
     (ClassNotNegotiated, 0x0122),
     (Mismatch, 0xA900),
     (InvalidUid, 0x0117),
@@ -81,16 +85,23 @@ class Storage:
     """Takes objects into the spool, and their rows to the registrar."""
 
     def __init__(
-        self, spool: Spool, registrar: Registrar, max_object_bytes: int, reserve: Reserve = NO_RESERVE
+        self,
+        spool: Spool,
+        registrar: Registrar,
+        max_object_bytes: int,
+        transit: Transit,
+        reserve: Reserve = NO_RESERVE,
     ) -> None:
         self._spool = spool
         self._registrar = registrar
         self._max_object_bytes = max_object_bytes
+        self._transit = transit
         self._reserve = reserve
+        self._parsing = threading.Semaphore(PARSED_AT_ONCE)
 
-    def incoming(self) -> Incoming:
+    def incoming(self, calling_ae: str) -> Incoming:
         """Where to write a data set as it comes."""
-        return self._spool.incoming(self._max_object_bytes)
+        return self._spool.incoming(self._max_object_bytes, self._transit.share(calling_ae))
 
     def store(self, announced: Announcement, data_set: Incoming, peer: Peer) -> Answer:
         """Make a whole data set durable, or say why not. Never raises."""
@@ -115,7 +126,7 @@ class Storage:
             data_set.check()
         except OSError as error:
             raise DiskFull(f"object could not be written: {error.strerror}; free space in node.storage") from error
-        with data_set.stream() as stream:
+        with data_set.stream() as stream, self._parsing:
             identity = read_identity(stream, announced.transfer_syntax, self._max_object_bytes)
         _check_announced(identity, announced)
         arrival = arrival_of(

@@ -22,6 +22,7 @@ from pynetdicom.sop_class import Verification
 
 from support.peers import AE_TITLE, associate_request, pdu, read_pdu
 
+IMPLICIT = str(ImplicitVRLittleEndian)
 A_ASSOCIATE_AC, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = 0x02, 0x04, 0x05, 0x06, 0x07
 
 
@@ -41,13 +42,13 @@ def store_request(instance: str, priority: int = 0, message_id: int = 1) -> byte
 class RawSender:
     """A peer that decides about every byte."""
 
-    def __init__(self, port: int, called: str = AE_TITLE) -> None:
-        """Associates for MR images (context 1) and Verification (3), both in implicit VR little endian."""
+    def __init__(self, port: int, called: str = AE_TITLE, *, calling: str = "RAW", syntax: str = IMPLICIT) -> None:
+        """Associates for MR images (context 1) in that syntax and Verification (3) in implicit VR little endian."""
         self.connection = socket.create_connection(("127.0.0.1", port))
         self.connection.settimeout(60)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        contexts = [(MRImageStorage, ImplicitVRLittleEndian), (Verification, ImplicitVRLittleEndian)]
-        self.connection.sendall(associate_request(called=called, contexts=contexts))
+        contexts = [(MRImageStorage, syntax), (Verification, ImplicitVRLittleEndian)]
+        self.connection.sendall(associate_request(calling, called, contexts))
         answer = read_pdu(self.connection)
         assert answer is not None
         assert answer[0] == A_ASSOCIATE_AC

@@ -23,9 +23,11 @@ from dicom_node.intake.limits import (
     Bounds,
     IncomingDataSet,
     OversizedDataSet,
+    Pace,
 )
 
 A_ABORT = 0x07
+PACE = Pace(60.0, 1000)
 
 
 @pytest.fixture
@@ -113,8 +115,8 @@ def ended(event: Any) -> bool:
     return aborted
 
 
-def incoming(folder: Path) -> Callable[[], Incoming]:
-    return lambda: Incoming(folder, 2 * MAX_OTHER_BYTES)
+def incoming(folder: Path) -> Callable[[object], Incoming]:
+    return lambda _: Incoming(folder, 2 * MAX_OTHER_BYTES)
 
 
 @pytest.mark.parametrize(("size", "kept"), [(MAX_OTHER_BYTES, True), (MAX_OTHER_BYTES + 1, False)])
@@ -125,7 +127,7 @@ def test_only_an_object_to_be_stored_may_be_large(
     message = kind()
     message.data_set = BytesIO()
     message.data_set.seek(size)
-    Bounds(incoming(tmp_path)).on_pdu(received(message))
+    Bounds(incoming(tmp_path), PACE).on_pdu(received(message))
     assert isinstance(message.data_set, OversizedDataSet) is not kept
 
 
@@ -133,7 +135,7 @@ def test_an_object_to_be_stored_goes_where_the_spool_wants_it(tmp_path: Path) ->
     message = C_STORE_RQ()
     message.data_set = BytesIO()
     message.data_set.write(b"first ")
-    bounds = Bounds(incoming(tmp_path))
+    bounds = Bounds(incoming(tmp_path), PACE)
     for fragment in (b"second ", b"third"):
         bounds.on_pdu(received(message))
         message.data_set.write(fragment)
@@ -144,11 +146,11 @@ def test_an_object_to_be_stored_goes_where_the_spool_wants_it(tmp_path: Path) ->
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_request_of_another_service_is_let_through_where_that_can_answer_it(tmp_path: Path, answered: bool) -> None:
     event = received(C_FIND_RQ())
-    Bounds(incoming(tmp_path), lambda message: answered and message is event.message).on_message(event)
+    Bounds(incoming(tmp_path), PACE, lambda message: answered and message is event.message).on_message(event)
     assert ended(event) is not answered
 
 
 def test_without_other_services_their_requests_end_the_association(tmp_path: Path) -> None:
     event = received(C_FIND_RQ())
-    Bounds(incoming(tmp_path)).on_message(event)
+    Bounds(incoming(tmp_path), PACE).on_message(event)
     assert ended(event)
