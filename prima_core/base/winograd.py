@@ -25,8 +25,8 @@ from torch.nn.functional import conv3d, pad
 
 TILE_BY_DTYPE = {torch.float32: (4, 4), torch.bfloat16: (4, 2)}  # on the two long axes
 # Thin axes for which a kernel is kept: of the released width 9 MB each in bf16, 28 MB in float32. Tokens come by axis;
-# at the border of two axes one thread still needs the one while another already needs the other.
-KERNELS_KEPT = {torch.float32: 2, torch.bfloat16: 3}
+# at the border of two axes threads that need different ones make some of them again.
+KERNELS_KEPT = {torch.float32: 1, torch.bfloat16: 3}
 FEWEST_CHANNELS = 64  # below, transforming costs more than it saves
 
 _POINTS = {
@@ -122,8 +122,9 @@ class WinogradConv3d(nn.Conv3d):
         """The transformed kernel (K, F, C, O) for this thin axis; kept, as making it costs as much as some tokens."""
         kept = self._kernels.get((axis, dtype))
         if kept is None:
-            while len(self._kernels) >= KERNELS_KEPT[dtype]:
-                self._kernels.pop(next(iter(self._kernels)), None)  # the first made; another thread may be quicker
+            made = list(self._kernels)  # at once: other threads add and take away
+            for oldest in made[: max(0, len(made) + 1 - KERNELS_KEPT[dtype])]:
+                self._kernels.pop(oldest, None)
             rows, columns = (_TRANSFORMS[tile].taps for tile in TILE_BY_DTYPE[dtype])
             taps = self.weight.transpose(2, 2 + axis)
             frequencies = torch.einsum("py,qx,oczyx->zpqco", rows, columns, taps).flatten(1, 2)
