@@ -1,6 +1,7 @@
 # make demo   the node's main job on this machine          make test   everything the tests need, then all checks
 # make faults   kills, full disks, cut wires against a running node, some hundred rounds; the table is in deploy/RELIABILITY.md
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
+# make bench   ingest, latency, inference, preparation and explanation beside their peers and bars; into deploy/PERFORMANCE.md
 # make long   what takes too long for every day: whole nodes that lose their registry and get it back
 # make soak   two thousand studies through a whole node: speed, and that no process grows
 # make fuzz   hostile input for hours: FUZZ times the examples that `make test` runs, others each time
@@ -68,7 +69,7 @@ fuzz: install-test
 	PRIMA_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 bench: install-test peers
-	deploy/bench
+	$(VENV)/bin/python tests/benchmarks/every.py --write deploy/PERFORMANCE.md
 
 faults: install-test peers
 	PRIMA_FAULTS_ROUNDS=$(FAULTS) PRIMA_FAULTS_WRITE=deploy/RELIABILITY.md $(VENV)/bin/python -m pytest -s tests/faults
