@@ -210,7 +210,7 @@ def on_transition(event: AssociationEvent) -> None:
     """Have the association's thread end with its connection, where no request came: else it waits for one."""
     association = event.assoc
     if event.next_state == CLOSED and association.requestor.primitive is None:
-        association.dul.to_user_queue.put(None)
+        association.dul.to_user_queue.put(None)  # type: ignore[arg-type] # as where its time is over
 
 
 def _response(answer: Answer) -> Dataset:
