@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -60,6 +60,7 @@ UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -176,7 +177,10 @@ def _inflated_header(stream: BinaryIO, max_inflated_bytes: int) -> bytes:
 
 def _raw(dataset: Dataset, tag: int) -> bytes:
     # Raw elements only: converting a value makes pydicom warn, and quote it, when it is malformed.
-    element = dataset.get_item(tag)
+    try:
+        element = dataset.get_item(tag)
+    except PARSE_ERRORS:  # pydicom converts one without a value after all, and knows no such VR
+        return b""
     value = element.value if element is not None else None
     return value if isinstance(value, bytes) else b""
 

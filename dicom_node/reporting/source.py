@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ UNREADABLE = (
     EOFError,
     struct.error,
     RecursionError,
+    zlib.error,
 )
 DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")
 # At each of these characters the first character set is in force again (PS3.5 section 6.1.2.5.3).

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -86,6 +86,12 @@ def file(syntax: str, character_set: str = "ISO_IR 192", note: bool = False) -> 
     return stream.getvalue()
 
 
+def with_odd_group_length() -> bytes:
+    """A file whose group length (0002,0000) is not one number of four bytes."""
+    whole = file(ExplicitVRLittleEndian)
+    return whole[:138] + b"\x03\0" + whole[140:]
+
+
 def data_set(syntax: str, character_set: str) -> bytes:
     """What a C-STORE brings of it."""
     whole = file(syntax, character_set)
@@ -114,6 +120,7 @@ files = st.tuples(syntaxes, character_sets, st.booleans()).flatmap(lambda one: d
 
 
 @examples(20)
+@example((ExplicitVRLittleEndian, b"\x20\0\x0e\0U\0\0\0"))
 @given(encoded | encoded | odd)
 def test_the_identity_of_an_object_that_comes(came: tuple[str, bytes]) -> None:
     syntax, data = came
@@ -160,9 +167,17 @@ def kept(folder: Path) -> tuple[str, bytes]:
 @given(st.data())
 def test_a_file_in_the_spool(spool: Spool, data: st.DataObject) -> None:
     path, whole = kept(spool.folder)
+    put_back(spool, path, data.draw(damaged(whole) | files))
+
+
+def test_a_file_in_the_spool_whose_header_has_an_odd_length(spool: Spool) -> None:
+    put_back(spool, kept(spool.folder)[0], with_odd_group_length())
+
+
+def put_back(spool: Spool, path: str, content: bytes) -> None:
     target = spool.folder / path
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(data.draw(damaged(whole) | files))
+    target.write_bytes(content)
     with suppress(NotDicom):
         spool.read(path, MAX_BYTES)
     with suppress(NotDicom):
@@ -170,6 +185,8 @@ def test_a_file_in_the_spool(spool: Spool, data: st.DataObject) -> None:
 
 
 @examples(13)
+@example(file(DeflatedExplicitVRLittleEndian)[:-40])
+@example(with_odd_group_length())
 @given(files)
 def test_a_file_that_is_run(spool: Spool, data: bytes) -> None:
     path = spool.folder / "image.dcm"
@@ -183,6 +200,8 @@ def test_a_file_that_is_run(spool: Spool, data: bytes) -> None:
 
 
 @examples(8)
+@example(file(DeflatedExplicitVRLittleEndian)[:-40], file(ImplicitVRLittleEndian))
+@example(with_odd_group_length(), with_odd_group_length())
 @given(files, files)
 def test_files_under_one_uid(spool: Spool, one: bytes, other: bytes) -> None:
     paths = spool.folder / "one.dcm", spool.folder / "other.dcm"
@@ -192,6 +211,8 @@ def test_files_under_one_uid(spool: Spool, one: bytes, other: bytes) -> None:
 
 
 @examples(13)
+@example(file(DeflatedExplicitVRLittleEndian, note=True)[:-40])
+@example(with_odd_group_length())
 @given(st.tuples(syntaxes, character_sets, st.just(True)).flatmap(lambda one: damaged(file(*one))) | files)
 def test_a_rejection_note(spool: Spool, data: bytes) -> None:
     path = spool.folder / "note.dcm"

@@ -88,7 +88,7 @@ def test_a_header_that_comes_in_pieces_is_understood(pair: tuple[socket.socket, 
 
 def test_a_pdu_that_began_must_end_in_time(pair: tuple[socket.socket, BoundedSocket]) -> None:
     sender, bounded = pair
-    bounded.pdu_seconds = 0.05
+    bounded.pdu_seconds = bounded.request_seconds = 0.05
     sender.sendall(struct.pack(">BxL", 1, 100) + b"only this")
     with pytest.raises(TimeoutError):
         read_pdu(bounded)
