@@ -2,8 +2,8 @@
 
     python tests/benchmarks/every.py [--write FILE] [--only NAME …]
 
---write: put what they printed, with machine and date, between the markers of a Markdown file. Exit code 1 when a bar was
-missed. A busy machine spoils them: run it alone.
+--write: put what they printed, with machine and date, between the markers of a Markdown file. Exit code 1 when a bar
+was missed. A busy machine spoils them: run it alone.
 """
 
 from __future__ import annotations
