@@ -50,8 +50,9 @@ lint:
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Three on two cores: much of the time is spent waiting for nodes.
 check:
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Known mistakes in our own code; and known ones in the pinned packages, for machines that reach the database of them.
 audit: $(VENV)/.installed-audit

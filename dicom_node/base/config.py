@@ -172,8 +172,8 @@ class IntakeSection(Section):
     max_open_seconds: Annotated[float, Field(gt=0)] = 1800.0
     peers: tuple[Peer, ...] = ()
     require_called_ae_title: bool = True
-    max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
-    max_associations_of_one: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_associations: Annotated[int, Field(ge=1, le=200)] = 32  # pynetdicom's `select` ends at descriptor 1023
+    max_associations_of_one: Annotated[int, Field(ge=1, le=200)] = 16
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
     max_object_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
     max_incoming_bytes: Annotated[int, Field(ge=2 << 20)] | None = None

@@ -144,10 +144,10 @@ class StorageProvider:
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
 
-        It outlives whichever thread stores its objects, so once it ended all of them are with the registrar.
+        Once both of its threads ended, whichever stores its objects, all of them are with the registrar.
         """
         with self._lock:
-            ended = [association for association in self._peers if not association.is_alive()]
+            ended = [one for one in self._peers if not one.is_alive() and not one.dul.is_alive()]
             peers = {association: self._peers.pop(association) for association in ended}
         for association, peer in peers.items():
             _forget_half_an_object(association)

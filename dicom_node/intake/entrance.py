@@ -18,6 +18,7 @@ from dicom_node.intake.limits import A_ASSOCIATE_RQ, MAX_REQUEST_BYTES, PDU_HEAD
 
 WAITING = 256  # connections at a time
 WAITING_OF_ONE = 128  # of them from one address
+LEAST_REQUEST_BYTES = 68  # the fixed part (PS3.8 table 9-11)
 LOG_SECONDS = 10.0  # a flood is told in one line for each of these
 
 
@@ -96,7 +97,7 @@ class Entrance:
             self._close(connection)
             return False
         kind, length = PDU_HEADER.unpack(begun)
-        if kind != A_ASSOCIATE_RQ or length > MAX_REQUEST_BYTES:
+        if kind != A_ASSOCIATE_RQ or not LEAST_REQUEST_BYTES <= length <= MAX_REQUEST_BYTES:
             self._close(connection)
             return False
         self._wait_for(connection, PDU_HEADER.size + length)

@@ -51,7 +51,7 @@ class Incoming:
         self._share = share
         if share is not None:
             # For an association that ends without a word.
-            weakref.finalize(self, share.give_back)
+            weakref.finalize(self, share.forget)
         self.size = 0
 
     @property

@@ -190,14 +190,18 @@ class InlineProvider(DULServiceProvider):
             time.sleep(0.001)
             return super()._is_transport_event()
         if not self._pdus.buffered and not _pending(connection):
+            # Not `select`, which knows no descriptors above 1023.
+            poll = select.poll()
             try:
-                ready, _, _ = select.select([connection, self._wakened], [], [], LOOK_SECONDS)
-            except (OSError, ValueError):
+                poll.register(connection, select.POLLIN)
+                poll.register(self._wakened, select.POLLIN)
+                ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_SECONDS)}
+            except (OSError, ValueError):  # closed by another thread
                 self.event_queue.put(CONNECTION_CLOSED)
                 return False
-            if self._wakened in ready:
+            if self._wakened.fileno() in ready:
                 self._wakened.recv(4096)
-            if connection not in ready:
+            if connection.fileno() not in ready:
                 return False
         self._read_pdu_data()
         return True
@@ -332,6 +336,7 @@ class _Pdus:
         whole = PDU_HEADER.size + length
         if not self._fill(connection, whole, deadline):
             return None
+        connection.settimeout(self._pdu_seconds)  # what is sent next has its own time
         self._begin += whole
         return memoryview(self._buffer)[self._begin - whole : self._begin]
 

@@ -61,6 +61,11 @@ class Listener(ThreadedAssociationServer):
         self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """False once the thread ended, on request or by an error in the program."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Accept nothing more; associations go on."""
         self._stopping.set()
@@ -76,7 +81,12 @@ class Listener(ThreadedAssociationServer):
         tidied = time.monotonic()
         while not self._stopping.is_set():
             for connection, address in self._entrance.asking(LOOK_SECONDS):
-                self._serve(connection, address)
+                try:
+                    self._serve(connection, address)
+                except RuntimeError as error:  # no thread can be started: this connection alone is lost
+                    reason = "no thread for the connection"
+                    log(Event.ASSOCIATION_REFUSED, "error", error=type(error).__name__, reason=reason)
+                    connection.close()
             self._accept()
             if time.monotonic() - tidied > LOOK_SECONDS:
                 self.service_actions()

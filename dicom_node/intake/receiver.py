@@ -39,6 +39,10 @@ class RegistrarEnded(RetriableError):
     """The thread that writes rows ended; a fresh process rebuilds what it left from the spool."""
 
 
+class ListenerEnded(RetriableError):
+    """The thread that accepts connections ended."""
+
+
 def run_receiver(
     configuration: Configuration,
     registry: Registry,
@@ -51,7 +55,7 @@ def run_receiver(
     Before it listens it brings spool and registry into agreement, waiting for the database where necessary.
     on_listening: called once peers are served. services: what is answered beside Verification and Storage. Raises
     ConfigurationError when the port or a peer's address cannot be used, OSError when the spool cannot, RegistrarEnded
-    when rows can no longer be written.
+    when rows can no longer be written, ListenerEnded when no connection is accepted any more.
     """
     silence_libraries()
     access = AccessRule(configuration)
@@ -78,6 +82,8 @@ def run_receiver(
             provider.sweep()
             if not registrar.running:
                 raise RegistrarEnded("rows can no longer be written; the receiver must be started again")
+            if not listener.running:
+                raise ListenerEnded("nobody is let in any more; the receiver must be started again")
     finally:
         listener.stop()
         provider.abort_all(STOP_PATIENCE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter
 
@@ -15,6 +16,7 @@ class Transit:
         self._max_bytes = max_bytes
         self._of: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._forgotten: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
     def share(self, calling_ae: str) -> Share:
         """What one object of a sender takes of it."""
@@ -28,6 +30,7 @@ class Transit:
     def take(self, calling_ae: str, count: int) -> bool:
         """Whether so many bytes more may come."""
         with self._lock:
+            self._settle()
             if self._of.total() + count > self._max_bytes or 2 * (self._of[calling_ae] + count) > self._max_bytes:
                 return False
             self._of[calling_ae] += count
@@ -36,9 +39,20 @@ class Transit:
     def give_back(self, calling_ae: str, count: int) -> None:
         """So many bytes are stored, or thrown away."""
         with self._lock:
-            self._of[calling_ae] -= count
-            if not self._of[calling_ae]:
-                del self._of[calling_ae]
+            self._subtract(calling_ae, count)
+
+    def forget(self, calling_ae: str, count: int) -> None:
+        """As `give_back`, out of a finalizer: the collector may call it in a thread that holds the lock."""
+        self._forgotten.put((calling_ae, count))
+
+    def _settle(self) -> None:
+        while not self._forgotten.empty():
+            self._subtract(*self._forgotten.get())
+
+    def _subtract(self, calling_ae: str, count: int) -> None:
+        self._of[calling_ae] -= count
+        if not self._of[calling_ae]:
+            del self._of[calling_ae]
 
 
 class Share:
@@ -65,3 +79,9 @@ class Share:
         count, self._count = self._count, 0
         if count:
             self._transit.give_back(self._calling_ae, count)
+
+    def forget(self) -> None:
+        """All of it, out of a finalizer."""
+        count, self._count = self._count, 0
+        if count:
+            self._transit.forget(self._calling_ae, count)

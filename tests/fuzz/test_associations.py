@@ -36,6 +36,7 @@ from dicom_node.worklist.dicom.services import services_of
 from dicom_node.worklist.dicom.ups_provider import OFFERED
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 from support.fuzzing import damaged, examples, no_thread_dies
+from support.logs import default_logging_afterwards
 from support.peers import (
     AE_TITLE,
     RunningReceiver,
@@ -91,12 +92,16 @@ def fuzzed(storing: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     registry = Registry(configuration.node.database_url)
     services = services_of(configuration_from({}, folder), registry)
     log = folder / "log"
-    with log.open("w", buffering=1) as output, pytest.MonkeyPatch.context() as patch, no_thread_dies():
+    with (
+        log.open("w", buffering=1) as output,
+        pytest.MonkeyPatch.context() as patch,
+        no_thread_dies(),
+        default_logging_afterwards(),
+    ):
         patch.setattr("sys.stderr", output)
         configure_logging("info")
         with receiver(configuration, registry, services) as node:
             yield Fuzzed(node, log)
-    configure_logging("info")
 
 
 def spoken(port: int, data: bytes, *, pieces: int = 0, opening: bytes = b"") -> list[tuple[int, bytes]]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 import dicom_node
 from dicom_node.base.events import Event, configure_logging, log
+from support.logs import default_logging_afterwards
 
 
 @pytest.fixture(autouse=True)
-def default_logging_afterwards() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
+def logging_afterwards() -> Iterator[None]:
+    with default_logging_afterwards():
+        yield
 
 
 def test_a_line_is_one_json_object_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
