@@ -47,6 +47,7 @@ from dicom_node.sending.stow import StowUser
 from dicom_node.storage import check_belongs_together, join_others, only_one
 from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
 from dicom_node.takeover import Takeover
+from dicom_node.withdrawn import withdraw_again
 from dicom_node.worklist.dicom.event_outbox import EventOutbox
 from dicom_node.worklist.dicom.reading_steps import ReadingSteps
 from dicom_node.worklist.dicom.services import provider_of, services_of
@@ -232,6 +233,7 @@ def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat
     stop_on_signals(stop)
     kind = f"{_node_key(configuration)}-outbox-"
     registry.return_deliveries(kind)
+    withdraw_again(configuration.node.storage, registry, time.time())
     discard_unfinished(configuration.node.outgoing)
     names = [destination.name for destination in configuration.destinations]
     registry.set_aside_unknown(names, "the destination is not in the configuration; add it, then `dicom-node retry`")

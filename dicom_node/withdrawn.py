@@ -3,6 +3,7 @@
 One file a study. It names the images of the withdrawn result by a digest of their paths, which hold digests of their
 contents. A result of exactly these images is withdrawn as it is made, where it is the first that the registry knows of
 the study: nothing of it leaves the node. Any other result stands, as does that of a study that a person runs again.
+A registry that was restored from a copy may know the very result and not that it was withdrawn: it is withdrawn again.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from dicom_node.base.durable import make_folder, replace_file, sync_folder
-from dicom_node.base.errors import RetriableError
+from dicom_node.base.errors import PermanentError, RetriableError
 from dicom_node.base.orders import PersonsWithdrawal
 from dicom_node.base.types import Claim, Rejection
+from dicom_node.jobs.registry import Registry
 
 FOLDER = "withdrawals"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
-def remember(storage: Path, study: str, withdrawal: PersonsWithdrawal, images: Iterable[str]) -> None:
+def remember(storage: Path, study: str, withdrawal: PersonsWithdrawal, images: Iterable[str], at: float) -> None:
     """Keep a withdrawal. images: paths in the spool of all that the result was made of. Raises OSError."""
     make_folder(storage / FOLDER)
-    kept = {"rejection": withdrawal.rejection, "who": withdrawal.who, "images": _digest(images)}
+    kept = {"rejection": withdrawal.rejection, "who": withdrawal.who, "images": _digest(images), "at": at}
     replace_file(_file(storage, study), json.dumps(kept).encode())
 
 
@@ -46,8 +50,29 @@ def remembered(storage: Path, claim: Claim) -> PersonsWithdrawal | None:
         return PersonsWithdrawal(Rejection(kept["rejection"]), str(kept["who"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except UNREADABLE as error:
         raise RetriableError(f"the study's withdrawal cannot be read ({type(error).__name__})") from error
+
+
+def withdraw_again(storage: Path, registry: Registry, at: float) -> None:
+    """Withdraw what stands in this registry although a person had withdrawn it: before anything is sent.
+
+    What was made of the same images after the person's wish stands. Raises RetriableError when a file cannot be read.
+    """
+    for file in sorted((storage / FOLDER).glob("*.json")):
+        try:
+            kept = json.loads(file.read_bytes())
+            images, rejection, who = kept["images"], Rejection(kept["rejection"]), str(kept["who"])
+            until = float(kept.get("at", "inf"))
+        except FileNotFoundError:  # a person wants a result after all
+            continue
+        except UNREADABLE as error:
+            raise RetriableError(
+                f"a withdrawal cannot be read ({type(error).__name__}): {FOLDER}/{file.name}"
+            ) from error
+        if any(_digest(paths) == images for paths in registry.standing_images(file.stem, until)):
+            with suppress(PermanentError):  # another node was faster
+                registry.withdraw(file.stem, rejection, who, at)
 
 
 def _file(storage: Path, study: str) -> Path:

@@ -180,11 +180,12 @@ def withdraw(
     configuration, registry = open_registry(config)
     found = find(registry, uid)
     record, wish = registry.result_record(found.id), PersonsWithdrawal(REASONS[reason], getuser())
+    now = time.time()
     with redirect_stdout(sys.stderr):  # what is logged on the way
-        state = registry.withdraw(found.id, wish.rejection, wish.who, time.time())
+        state = registry.withdraw(found.id, wish.rejection, wish.who, now)
     if record is not None and record.provenance is not None:
         images = [image.path for image in record.provenance.images]
-        remember(configuration.node.storage, found.id, wish, images)
+        remember(configuration.node.storage, found.id, wish, images, now)
     former = registry.study(found.id)
     count = len([one for one in former.former if one.withdrawn_at is not None]) if former is not None else 0
     if json:

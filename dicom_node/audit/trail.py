@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -72,26 +72,24 @@ class Trail:
                 _write_head(lock, self._write(head, records))
 
     def verify(self, first: int = 1) -> Verdict:
-        """Check the whole chain. first: number of the oldest record that should still be here."""
+        """Check the whole chain as it is now, while others append. first: number of the oldest record that should still
+        be here.
+        """
         with self._locked(fcntl.LOCK_SH) as lock:
             head = _read_head(lock)
-            lines = list(self._lines())
+            files = [(file, file.stat().st_size) for file in self.files()]
         last = (head.number, head.digest) if head is not None else None
-        records = [record for line in lines if (record := read_record(line)) is not None]
-        found = list(faults(lines, self._key, first, last))
-        if self._key is None and any(record.keyed for record in records):
+        seen = _Seen()
+        found = list(faults(seen.noted(_lines(files)), self._key, first, last))
+        if self._key is None and seen.keyed:
             raise ConfigurationError("audit.key_file: the records have a key; without it nothing can be said of them")
-        if self._key is not None and records and not records[-1].keyed:
-            found.append(Fault(records[-1].number, "has no key although the site has one"))
-        return Verdict(len(records), len(self.files()), self._key is not None, tuple(found))
+        if self._key is not None and seen.last is not None and not seen.last.keyed:
+            found.append(Fault(seen.last.number, "has no key although the site has one"))
+        return Verdict(seen.records, len(files), self._key is not None, tuple(found))
 
     def files(self) -> list[Path]:
         """All files, oldest first."""
         return sorted(self.folder.glob("*.log"))
-
-    def _lines(self) -> Iterator[bytes]:
-        for file in self.files():
-            yield from file.read_bytes().splitlines()
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[int]:
@@ -154,6 +152,32 @@ class Trail:
         if is_new:
             sync_folder(self.folder)
         return Head(records[-1].number, records[-1].digest, path.name, size, today)
+
+
+class _Seen:
+    """What a check came by: how many records, whether one has a key, and the last."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.keyed = False
+        self.last: Record | None = None
+
+    def noted(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The same lines."""
+        for line in lines:
+            if (record := read_record(line)) is not None:
+                self.records += 1
+                self.keyed |= record.keyed
+                self.last = record
+            yield line
+
+
+def _lines(files: Iterable[tuple[Path, int]]) -> Iterator[bytes]:
+    """The lines of each file's first bytes, one at a time: a trail is larger than the memory."""
+    for file, size in files:
+        with file.open("rb") as stream:
+            while line := stream.readline(size - stream.tell()):
+                yield line.removesuffix(b"\n")
 
 
 def read_key(path: Path | None) -> bytes | None:

@@ -20,7 +20,7 @@ SOON_SECONDS = 30 * 86400.0
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 CONSTRUCTED_CONTEXT_0 = 0xA0  # [0] EXPLICIT Version
 UTC_TIME = 0x17
-RENEW = "renew it, put it in this file's place, and start the node again"
+RENEW = "renew it and put it in this file's place: the next connection uses it"
 
 
 def check_certificates(configuration: Configuration) -> Iterator[Finding]:

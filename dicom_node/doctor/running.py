@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dicom_node.base.config import LOOPBACK, Configuration
 from dicom_node.base.disk import reserve_of
-from dicom_node.console.health import health_problems
+from dicom_node.console.health import EXPECTED, health_problems
 from dicom_node.doctor.finding import Finding, failed, ok, warning
 from dicom_node.intake.receiver import CONNECTIONS_PER_ASSOCIATION
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
@@ -26,9 +26,10 @@ EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - told apart, not listened on
 
 
 def is_running(configuration: Configuration) -> bool:
-    """Whether a node holds the storage's lock."""
+    """Whether this node holds its lock; of several each has one, as the storage's is common to them."""
+    name = configuration.node.name
     try:
-        with (configuration.node.storage / ".lock").open("r") as lock:
+        with (configuration.node.storage / (".lock" if name is None else f".lock-{name}")).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -45,7 +46,7 @@ def check_processes(configuration: Configuration, registry: Registry | None, *, 
     if registry is None or not running:
         yield warning("node", "does not run", "start it: `dicom-node serve`, or systemctl start prima-node")
         return
-    problems = health_problems(registry, time.time(), reserve=reserve_of(configuration))
+    problems = health_problems(registry, time.time(), configuration.node, reserve_of(configuration))
     for problem in problems:
         yield failed("node", problem, "see the log; the runbook says what its events mean")
     if not problems:
@@ -74,9 +75,9 @@ def check_titles(configuration: Configuration) -> Iterator[Finding]:
     """AE titles: who may send, and whether the node would send to itself."""
     what, title = "AE titles", configuration.node.ae_title
     findings = []
-    if anywhere := [peer.ae_title for peer in configuration.intake.peers if peer.address is None]:
+    if anywhere := [peer.ae_title for peer in configuration.intake.peers if not (peer.address or peer.certificate)]:
         words = f"whoever calls itself {', '.join(anywhere)} may send, from any address"
-        findings.append(warning(what, words, "give [[intake.peers]] their address"))
+        findings.append(warning(what, words, "give [[intake.peers]] their address or certificate"))
     for one in configuration.destinations:
         same_port = getattr(one, "port", None) == configuration.node.port
         if same_port and getattr(one, "ae_title", None) == title and getattr(one, "host", "") in LOOPBACK:
@@ -88,8 +89,10 @@ def check_limits(configuration: Configuration, registry: Registry | None, *, run
     """Open files: what the processes may have against what they may need, and have."""
     needed = CONNECTIONS_PER_ASSOCIATION * configuration.intake.max_associations + OTHER_FILES
     todo = f"raise it (LimitNOFILE in the systemd unit, ulimit -n) to {2 * needed}"
+    mine = [configuration.node.process(role) for role in EXPECTED]  # others' may run on other machines
     try:
-        pids = {one.name: one.pid for one in registry.processes()} if running and registry is not None else {}
+        known = registry.processes() if running and registry is not None else []
+        pids = {one.name: one.pid for one in known if one.name in mine}
     except DATABASE_AWAY:
         pids = {}
     for name, pid in pids.items():

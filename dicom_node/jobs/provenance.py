@@ -58,6 +58,14 @@ class ProvenanceBook(Database):
             claimed_at=claimed,
         )
 
+    def standing_images(self, study: str, until: float) -> list[tuple[str, ...]]:
+        """The images' paths of each result that was made of a study until then and stands, by the study's short id."""
+        query = sa.select(provenance.c.images).join(results, results.c.id == provenance.c.result_id)
+        stands = (results.c.withdrawn_at.is_(None), results.c.created_at <= until)
+        with self._read() as connection:
+            kept = connection.scalars(query.where(results.c.study_id == study, *stands)).all()
+        return [tuple(image.path for image in _unpacked(images)) for images in kept]
+
     def result_record(self, study: str, revision: int | None = None) -> ResultRecord | None:
         """What is on record of one result, the newest unless a revision is named; None where there is no such result.
 

@@ -41,7 +41,8 @@ class Retention:
     messages: handled HL7 messages, and message_bytes: how much is kept at most of all in which no report came. orders:
     orders whose study never came, reports of no study and merges of nobody known, too. steps, locked_steps: work items
     in a final state, the latter with a deletion lock; final_steps: how many of them are kept at most. listed: a study
-    with a later image may be on the reading list. associations: those that ended.
+    with a later image may be on the reading list. associations: those that ended; audited: of them only what is in the
+    audit trail.
     """
 
     messages: float
@@ -52,6 +53,7 @@ class Retention:
     final_steps: int
     listed: float
     associations: float = 0.0
+    audited: bool = False
 
 
 class Pruning(Database):
@@ -74,7 +76,7 @@ class Pruning(Database):
             "merges": self._prune_merges(retention.orders),
             "HL7 messages": self._prune_messages(retention),
             "work items": self._prune_workitems(retention),
-            "associations": self._prune_associations(retention.associations),
+            "associations": self._prune_associations(retention),
         }
         return {kind: count for kind, count in gone.items() if count}
 
@@ -112,9 +114,12 @@ class Pruning(Database):
         look_on()
         return 0
 
-    def _prune_associations(self, before: float) -> int:
+    def _prune_associations(self, retention: Retention) -> int:
         """They only say that studies are still fed; an object keeps the name of the one it came over."""
-        return self._delete(associations, associations.c.closed_at, associations.c.closed_at < before)
+        may_go = [associations.c.closed_at < retention.associations]
+        if retention.audited:
+            may_go.append(associations.c.audited)
+        return self._delete(associations, associations.c.closed_at, *may_go)
 
     def _prune_messages(self, retention: Retention) -> int:
         """By age; then, where there is too much, what was refused before what was applied, oldest first."""

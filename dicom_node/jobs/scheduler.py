@@ -126,6 +126,7 @@ class Housekeeping:
             final_steps=kept.max_final_steps,
             listed=now - kept.keep_hours * 3600,
             associations=now - ASSOCIATION_DAYS * DAY_SECONDS,
+            audited=self._configuration.audit.enabled,
         )
 
 

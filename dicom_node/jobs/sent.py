@@ -20,16 +20,19 @@ class SentBook(Database):
     """Objects that left the node."""
 
     def is_sent(self, path: str) -> bool:
-        """Whether it is noted that this object left the node."""
+        """Whether it is noted that this object left the node, and that its file is there."""
         with self._read() as connection:
-            this = sa.exists().where(sent_objects.c.path == path)
+            this = sa.exists().where(sent_objects.c.path == path, sent_objects.c.kept)
             return bool(connection.scalar(sa.select(this)))
 
     def note_sent(self, delivery: Delivery, sent: NotedObject, at: float) -> None:
-        """Note what leaves the node with this delivery. Safe to repeat."""
+        """Note what leaves the node with this delivery. Safe to repeat; what left before has its file again."""
         values = {"study_id": delivery.study_id, "kept": True, "noted_at": at} | vars(sent)
         with self._write() as connection:
-            connection.execute(self._insert(sent_objects).values(**values).on_conflict_do_nothing())
+            new = self._insert(sent_objects).values(**values)
+            again = {"kept": True, "noted_at": at}
+            gone = sent_objects.c.kept == sa.false()
+            connection.execute(new.on_conflict_do_update(index_elements=[sent_objects.c.path], set_=again, where=gone))
 
     def sent(self, paths: Sequence[str]) -> dict[str, NotedObject]:
         """What is noted of these objects, by path."""

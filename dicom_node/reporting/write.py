@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
+import time
 from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
@@ -15,6 +17,7 @@ from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.base.types import study_id
 
 PART = ".part"
+WRITING_SECONDS = 3600.0  # far longer than any report takes
 
 
 def report_name(study_instance_uid: str, sop_instance_uid: str) -> str:
@@ -43,15 +46,27 @@ def write_report(document: Dataset, folder: Path) -> Path:
 
 
 def discard_unfinished(folder: Path) -> None:
-    """Remove what processes that are gone left half-written. Raises OSError."""
+    """Remove what processes that are gone left half-written; on other machines, what is too old. Raises OSError."""
     for part in folder.glob(f".*{PART}"):
-        writer = part.name.split(".")[1]
-        if not Path("/proc", writer).exists():
+        machine, _, writer = part.name.split(".")[1].partition("-")
+        gone = not Path("/proc", writer).exists() if machine == _machine() else _is_old(part)
+        if gone:
             part.unlink(missing_ok=True)
 
 
+def _is_old(part: Path) -> bool:
+    try:
+        return time.time() - part.stat().st_mtime > WRITING_SECONDS
+    except FileNotFoundError:  # finished meanwhile
+        return False
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+
+
 def _replace(document: Dataset, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{os.getpid()}.", suffix=PART)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{_machine()}-{os.getpid()}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             dcmwrite(file, document, enforce_file_format=True)

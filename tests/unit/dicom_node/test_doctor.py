@@ -5,6 +5,7 @@ A node that runs is looked at in `tests/integration/test_backup.py`.
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import os
 import socket
@@ -27,10 +28,11 @@ from dicom_node.doctor.certificates import check_certificates
 from dicom_node.doctor.database import check_database
 from dicom_node.doctor.finding import Finding
 from dicom_node.doctor.peers import check_peers
-from dicom_node.doctor.running import check_limits, check_ports, check_titles
+from dicom_node.doctor.running import check_limits, check_ports, check_processes, check_titles, is_running
 from dicom_node.doctor.storage import check_storage
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
+from dicom_node.storage import only_one
 from support.bundles import damaged
 from support.command_line import Cli
 from support.peers import free_port
@@ -218,8 +220,33 @@ def test_titles_and_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert said(check_titles(configured(folder, destinations=[itself]))) == {"AE titles": "failed"}
     anywhere = {"peers": [{"ae_title": "PACS"}]}
     assert said(check_titles(configured(folder, intake=anywhere))) == {"AE titles": "warning"}
+    bound: dict[str, Any] = {"peers": [{"ae_title": "PACS", "certificate": "pacs.example.org"}]}
+    bound["tls"] = {"certificate": "node.pem", "private_key": "node.key", "ca_file": "ca.pem"}
+    assert said(check_titles(configured(folder, intake=bound))) == {"AE titles": "ok"}
     monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
     assert said(check_limits(configured(folder), None, running=False)) == {"open files": "warning"}
+
+
+def test_of_several_nodes_each_is_looked_at_for_itself(folder: Path) -> None:
+    shared = {"storage": str(folder / "node"), "database": "postgresql://node@127.0.0.1:9/none"}
+    first, second = (configured(folder, node=shared | {"name": name}) for name in ("first", "second"))
+    url = f"sqlite:///{folder / 'node' / 'registry.sqlite'}"
+    migrate(url)
+    registry = Registry(url)
+    now = time.time()
+    for role in ("receiver", "scheduler", "worker"):
+        registry.beat(first.node.process(role), os.getpid(), "ready", now)
+        registry.beat(second.node.process(role), os.getpid(), "ready", now - 3600)
+    with only_one(folder / "node", "first") as locks:
+        fcntl.flock(locks.held[0], fcntl.LOCK_SH)  # as once it has joined
+        assert (is_running(first), is_running(second)) == (True, False)
+    assert said(check_processes(first, registry, running=True)) == {"node": "ok"}
+    assert set(said(check_processes(second, registry, running=True)).values()) == {"failed"}
+    roles = ("receiver", "scheduler", "worker")
+    assert set(said(check_limits(first, registry, running=True))) == {
+        f"open files of the {role}@first" for role in roles
+    }
+    registry.close()
 
 
 @pytest.mark.parametrize(("reserve", "code"), [(0, 0), (1 << 60, 1)])

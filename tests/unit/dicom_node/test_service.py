@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import service
+from dicom_node.base.config import configuration_from
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.service import Heartbeat
 from support.studies import new_registry
@@ -27,3 +28,34 @@ def test_a_process_whose_work_stands_still_falls_silent(
     beat.say("ready")
     assert bool(signs) == alive
     assert [(one.name, one.pid) for one in registry.processes()] == ([("worker", os.getpid())] if alive else [])
+
+
+def test_what_a_person_took_back_is_taken_back_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    class Quiet:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def start(self, *_: object) -> None:
+            pass
+
+        def stop(self) -> None:
+            pass
+
+        def run(self, stop: threading.Event) -> None:
+            calls.append("send")
+            stop.set()
+
+    monkeypatch.setattr(service, "stop_on_signals", lambda _: None)
+    monkeypatch.setattr(service, "Console", Quiet)
+    monkeypatch.setattr(service, "Outbox", Quiet)
+    monkeypatch.setattr(service, "withdraw_again", lambda *_: calls.append("withdraw"))
+    monkeypatch.setattr(Heartbeat, "_run", lambda _: None)
+    monkeypatch.setattr(service.os, "write", lambda descriptor, sign: len(sign))
+    registry, stop = new_registry(tmp_path), threading.Event()
+    here = configuration_from({"node": {"storage": str(tmp_path)}}, tmp_path)
+    service._scheduler(here, registry, Heartbeat(registry, "scheduler", stop), stop)
+    assert calls == ["withdraw", "send"]

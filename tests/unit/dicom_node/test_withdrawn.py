@@ -9,9 +9,10 @@ import pytest
 
 from dicom_node.base.errors import RetriableError
 from dicom_node.base.orders import Handover, PersonsWithdrawal
+from dicom_node.base.provenance import InputImage, Provenance
 from dicom_node.base.types import Claim, Rejection
 from dicom_node.jobs.registry import Registry
-from dicom_node.withdrawn import FOLDER, forget, remember, remembered
+from dicom_node.withdrawn import FOLDER, forget, remember, remembered, withdraw_again
 from support.studies import arrival, handover, new_registry, report
 
 WISH = PersonsWithdrawal(Rejection.SAFETY, "tester")
@@ -37,7 +38,7 @@ def paths(claim: Claim) -> list[str]:
 def test_it_holds_for_the_same_images_in_any_order_and_no_others(registry: Registry, tmp_path: Path) -> None:
     claim = claimed(registry, 1, 2)
     assert remembered(tmp_path, claim) is None
-    remember(tmp_path, claim.study_id, WISH, reversed(paths(claim)))
+    remember(tmp_path, claim.study_id, WISH, reversed(paths(claim)), 205)
     assert remembered(tmp_path, claim) == WISH
     assert remembered(tmp_path, replace(claim, images=claim.images[:1])) is None
     assert remembered(tmp_path, replace(claim, revision=2)) is None, "this registry knows what came before"
@@ -79,3 +80,43 @@ def test_a_person_may_run_it_again(registry: Registry) -> None:
     study = registry.study(claim.study_id)
     assert study is not None
     assert (study.state, len(study.deliveries)) == ("reported", 1)
+
+
+def reported(registry: Registry, claim: Claim, at: float) -> None:
+    images = tuple(InputImage(uid, "1.2.3.1", "1.2.840.10008.1.2.1", "0", 1, path) for uid, path in claim.images)
+    made = replace(report("1.2.3", claim.revision), created_at=at, provenance=Provenance({}, images))
+    registry.finish_reported(claim, made, handover("pacs"), at)
+
+
+def test_it_holds_in_a_registry_restored_from_before_it(registry: Registry, tmp_path: Path) -> None:
+    claim = claimed(registry, 1, 2)
+    withdraw_again(tmp_path, registry, 215)
+    reported(registry, claim, 220)
+    remember(tmp_path, claim.study_id, WISH, reversed(paths(claim)), 230)
+    withdraw_again(tmp_path, registry, 300)
+    withdraw_again(tmp_path, registry, 310)
+    study = registry.study(claim.study_id)
+    assert study is not None
+    assert (study.state, study.reason) == ("withdrawn", WISH.reason)
+    assert [delivery.state for delivery in study.deliveries] == ["withdrawn"]
+    assert [former.withdrawn_at for former in study.former] == [300]
+
+
+@pytest.mark.parametrize(("images", "at"), [(1, 230), (2, 210)])
+def test_a_result_of_other_images_or_of_later_is_not_taken_back(
+    registry: Registry, tmp_path: Path, images: int, at: float
+) -> None:
+    claim = claimed(registry, 1, 2)
+    reported(registry, claim, 220)
+    remember(tmp_path, claim.study_id, WISH, paths(claim)[:images], at)
+    withdraw_again(tmp_path, registry, 300)
+    study = registry.study(claim.study_id)
+    assert study is not None
+    assert study.state == "reported"
+
+
+def test_one_that_cannot_be_read_keeps_everything_from_being_sent(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "0123.json").write_text("[]")
+    with pytest.raises(RetriableError, match=r"withdrawals/0123\.json"):
+        withdraw_again(tmp_path, registry, 300)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -125,6 +127,26 @@ def test_a_writer_that_died_is_taken_over(tmp_path: Path) -> None:
     trail.append(["<A>9</A>"])
     assert trail.verify().records == 9
     assert found(trail) == []
+
+
+def test_others_append_while_it_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = filled(tmp_path, max_bytes=1)
+    real, reads = Path.open, []
+
+    def opened(path: Path, *how: Any, **further: Any) -> IO[Any]:
+        reads.append(path.name)
+        if len(reads) == 1:
+            with real(tmp_path / HEAD) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Trail(tmp_path, KEY, 1 << 20).append(["<A>7</A>"])  # in the last file
+            Trail(tmp_path, KEY, 1).append(["<A>8</A>"])  # in another
+        return real(path, *how, **further)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "open", opened)
+        verdict = trail.verify()
+    assert (verdict.records, verdict.files, verdict.faults) == (6, 6, ())
+    assert trail.verify().records == 8
 
 
 def test_a_head_that_is_gone_is_said_and_the_chain_goes_on(tmp_path: Path) -> None:

@@ -297,6 +297,16 @@ def test_associations_go_a_while_after_their_end_and_open_ones_stay(registry: Re
     assert count(registry, associations) == 2
 
 
+def test_associations_that_the_audit_trail_lacks_stay_where_there_is_one(registry: Registry) -> None:
+    registry.open_association("old", "boot", "PACS", "127.0.0.1", OLD)
+    registry.close_association("old", OLD)
+    keeping = replace(NOTHING, associations=NOW, audited=True)
+    assert prune_all(registry, keeping) == {}
+    with registry.audit_due(10, NOW):
+        pass
+    assert prune_all(registry, keeping) == {"associations": 1}
+
+
 def test_a_round_looks_at_a_part_of_what_stays_and_the_next_at_what_is_behind_it(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from dicom_node.base.config import Configuration, configuration_from
@@ -17,6 +18,7 @@ from dicom_node.jobs import scheduler as scheduling
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.scheduler import Housekeeping
+from dicom_node.jobs.tables import associations
 from support.studies import arrival, new_registry
 
 
@@ -124,3 +126,15 @@ def test_a_failing_job_is_logged_and_runs_again(
     failures = [line for line in lines if line["number"] == 3011]
     assert failures
     assert failures[0]["error"] == "OSError"
+
+
+@pytest.mark.parametrize("audited", [False, True])
+def test_associations_wait_for_the_audit_trail_where_there_is_one(
+    registry: Registry, tmp_path: Path, audited: bool
+) -> None:
+    table = {"node": {"storage": str(tmp_path)}, "audit": {"enabled": audited}}
+    registry.open_association("old", "boot", "PACS", "127.0.0.1", 1.0)
+    registry.close_association("old", 2.0)
+    Housekeeping(configuration_from(table, tmp_path), registry, never, Pulse()).delete_outdated()
+    with registry._read() as connection:
+        assert len(connection.execute(sa.select(associations)).all()) == audited

@@ -49,6 +49,17 @@ def test_a_file_goes_only_once_every_destination_has_it_for_long(delivered: Regi
     assert delivered.sent([PATH]) == {PATH: SENT}
 
 
+def test_what_was_made_and_sent_again_has_a_file_to_delete_again(delivered: Registry) -> None:
+    again = delivered.claim_delivery("o", "second", 1e9, 240)
+    assert again is not None
+    delivered.bytes_deleted([PATH])
+    assert not delivered.is_sent(PATH), "who sends it again notes it again"
+    delivered.note_sent(again, SENT, 300)
+    delivered.delivered(again, 300)
+    assert delivered.is_sent(PATH)
+    assert (delivered.unneeded(300), delivered.unneeded(301)) == ([], [PATH])
+
+
 def test_what_a_person_may_try_again_stays(delivered: Registry) -> None:
     delivery = delivered.claim_delivery("o", "second", 1e9, 240)
     assert delivery is not None

@@ -84,14 +84,30 @@ def test_file_and_folder_are_synchronised_before_it_returns(
 
 
 def test_what_a_process_that_is_gone_left_half_written_is_removed_and_nothing_else(
-    document: Dataset, tmp_path: Path
+    document: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    mine, left = tmp_path / f".{os.getpid()}.abc{PART}", tmp_path / f".{gone.pid}.abc{PART}"
-    for part in (mine, left):
+    unfinished(document, tmp_path, monkeypatch)
+    [mine] = tmp_path.glob(f".*{PART}")
+    left, others, old = (mine.with_name(mine.name.replace(*change)) for change in _other_writers(mine, gone.pid))
+    for part in (left, others, old):
         part.touch()
+    os.utime(old, (0, 0))
     written = write_report(document, tmp_path)
     discard_unfinished(tmp_path)
-    assert {path for path in tmp_path.iterdir() if path.is_file()} == {mine, written}
+    assert {path for path in tmp_path.iterdir() if path.is_file()} == {mine, others, written}
     discard_unfinished(tmp_path / "not yet there")
+
+
+def unfinished(document: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a file as a process that is killed while it writes does."""
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: None)
+        write_report(document, folder)
+
+
+def _other_writers(mine: Path, gone: int) -> list[tuple[str, str]]:
+    """How the names of others differ: of a process that is gone, and of this one's number on two other machines."""
+    machine, _, pid = mine.name.split(".")[1].partition("-")
+    return [(f"-{pid}.", f"-{gone}."), (machine, "0" * 12), (machine, "1" * 12)]
