@@ -319,6 +319,18 @@ def test_the_same_images_again_change_nothing_and_can_be_run_again(registry: Reg
     assert (len(claim.images), claim.partial_reason) == (2, None)
 
 
+def test_a_file_that_was_cleaned_since_somebody_looked_is_not_lost(registry: Registry, tmp_path: Path) -> None:
+    finished(registry, tmp_path, "1.1", days=90)
+    expected = list(registry.expected_paths())
+    Cleaning(configured(tmp_path, keep_days=30), registry).clean()
+    registry.mark_lost(expected, NOW)
+    assert registry.standings(study_id("1.1")) == {"current": 2}
+    receive(registry, tmp_path, *(arrival(number, study="1.1", at=NOW) for number in (1, 2)))
+    view = registry.study("1.1")
+    assert view is not None
+    assert (view.state, view.revision) == ("delivered", 1)
+
+
 def test_a_copy_that_came_while_its_file_was_deleted_is_known_to_be_gone(registry: Registry, tmp_path: Path) -> None:
     cleaned(registry, tmp_path)
     registry.record_arrivals([arrival(1, study="1.1", at=NOW)])  # the receiver saw the old file, and now it is gone
