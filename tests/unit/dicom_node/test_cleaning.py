@@ -339,6 +339,24 @@ def test_a_copy_that_came_while_its_file_was_deleted_is_known_to_be_gone(registr
     assert disagreeing(registry, tmp_path) == set()
 
 
+def test_a_copy_that_came_just_before_all_was_done_is_looked_at_once_more(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(registry, tmp_path, "1.1", days=90)
+    done = registry.cleaning_done
+
+    def late(*arguments: Any) -> None:
+        registry.record_arrivals([arrival(1, study="1.1", at=NOW)])  # the receiver saw the old file, and now it is gone
+        monkeypatch.undo()
+        done(*arguments)
+
+    monkeypatch.setattr(registry, "cleaning_done", late)
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    jobs.clean()
+    jobs.clean()
+    assert (disagreeing(registry, tmp_path), registry.cleanings_due()) == (set(), [])
+
+
 def test_a_file_that_was_written_anew_is_not_taken_for_the_old_one(registry: Registry, tmp_path: Path) -> None:
     finished(registry, tmp_path, "1.1", days=90)
     begun = registry.begin_cleaning(NOW, NOW - 10)
