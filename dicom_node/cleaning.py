@@ -18,6 +18,7 @@ from dicom_node.base.durable import sync_folder
 from dicom_node.base.events import Event, log
 from dicom_node.jobs.cleaning import Cleaned
 from dicom_node.jobs.registry import Registry
+from dicom_node.latent_cache import kept_latents
 
 LOOK_SECONDS = 60.0
 AT_ONCE = 500  # studies in one round; a stop waits for its end
@@ -33,6 +34,7 @@ class Cleaning:
     ) -> None:
         self._spool = configuration.node.spool
         self._settings = configuration.retention
+        self._latents = kept_latents(configuration)
         self._registry = registry
         self._usage = usage
         self._complained = False
@@ -42,9 +44,14 @@ class Cleaning:
         scheduler.add_job(self.clean, "interval", seconds=LOOK_SECONDS, id="clean spool")
 
     def clean(self) -> None:
-        """Finish what was begun; then delete what is too old, then the oldest while the disk is above its mark."""
+        """Finish what was begun; then delete what is too old, then the oldest while the disk is above its mark.
+
+        What can be computed again, kept latents, goes before any image.
+        """
         if not self._spool.is_dir():
             return  # not mounted now
+        if self._latents is not None:
+            self._latents.give_way()
         gone = sum(self._deleted(cleaned) for cleaned in self._registry.cleanings_due())
         studies = 0
         while studies < AT_ONCE and (cleaned := self._next(time.time())) is not None:

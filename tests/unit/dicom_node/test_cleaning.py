@@ -148,6 +148,16 @@ def test_what_was_just_finished_stays_whatever_the_disk_says(registry: Registry,
     assert [line["number"] for line in lines] == [Event.SPOOL_STAYS_FULL.number], "said once"
 
 
+def test_kept_latents_go_before_images(registry: Registry, tmp_path: Path) -> None:
+    finished(registry, tmp_path, "1.1", days=2)
+    jobs = Cleaning(configured(tmp_path, min_free_bytes=1 << 60), registry, lambda _: Usage(0, 1 << 61))
+    entry = tmp_path / "latents" / ("a" * 64)
+    entry.parent.mkdir()
+    entry.write_bytes(b"x")
+    jobs.clean()
+    assert (entry.exists(), spooled(tmp_path)) == (False, {"1.1"})
+
+
 def pending(registry: Registry, folder: Path) -> None:
     finished(registry, folder, "1.1", days=90, delivered=False)
 
