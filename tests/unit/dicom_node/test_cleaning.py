@@ -5,6 +5,7 @@ Not covered: that the scheduler does it every minute.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -263,6 +264,47 @@ def test_a_result_that_has_no_route_is_finished(registry: Registry, tmp_path: Pa
     registry.finish_reported(claim, report("1.1"), handover(), NOW - 80 * DAY)
     Cleaning(configured(tmp_path, keep_days=30), registry).clean()
     assert spooled(tmp_path) == set()
+
+
+def test_a_file_that_cannot_be_deleted_stops_no_other_study(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        finished(registry, tmp_path, f"1.{number}", days=90 - number)
+    unlink = Path.unlink
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "1.1":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(path, missing_ok)
+
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    with monkeypatch.context() as bad, capture_logs() as lines:
+        bad.setattr(Path, "unlink", fail)
+        jobs.clean()
+        assert spooled(tmp_path) == {"1.1"}
+        jobs.clean()
+    refused = [line["study"] for line in lines if line["number"] == Event.FILES_NOT_DELETED.number]
+    assert refused == [study_id("1.1")] * 2
+    jobs.clean()
+    assert (spooled(tmp_path), registry.cleanings_due()) == (set(), [])
+
+
+def test_a_disk_that_deletes_nothing_costs_few_studies(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        finished(registry, tmp_path, f"1.{number}", days=90 - number)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cleaning, "MOST_FAILURES", 2)
+    monkeypatch.setattr(Path, "unlink", fail)
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    for _ in range(3):
+        jobs.clean()
+    assert len(registry.cleanings_due()) == 2
 
 
 @pytest.mark.parametrize("step", ["rows", "first file", "all files", "end"])
