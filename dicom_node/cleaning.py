@@ -15,12 +15,14 @@ from apscheduler.schedulers.base import BaseScheduler
 from dicom_node.base.config import Configuration
 from dicom_node.base.disk import Usage, usage_of
 from dicom_node.base.durable import sync_folder
-from dicom_node.base.events import Event, log
+from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.jobs.cleaning import Cleaned
 from dicom_node.jobs.registry import Registry
+from dicom_node.latent_cache import kept_latents
 
 LOOK_SECONDS = 60.0
 AT_ONCE = 500  # studies in one round; a stop waits for its end
+MOST_FAILURES = 10  # in one round: then the disk is at fault, and no further study is given up for it
 HOUR_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
 
@@ -33,6 +35,7 @@ class Cleaning:
     ) -> None:
         self._spool = configuration.node.spool
         self._settings = configuration.retention
+        self._latents = kept_latents(configuration)
         self._registry = registry
         self._usage = usage
         self._complained = False
@@ -42,16 +45,23 @@ class Cleaning:
         scheduler.add_job(self.clean, "interval", seconds=LOOK_SECONDS, id="clean spool")
 
     def clean(self) -> None:
-        """Finish what was begun; then delete what is too old, then the oldest while the disk is above its mark."""
+        """Finish what was begun; then delete what is too old, then the oldest while the disk is above its mark.
+
+        What can be computed again, kept latents, goes before any image.
+        """
         if not self._spool.is_dir():
             return  # not mounted now
-        gone = sum(self._deleted(cleaned) for cleaned in self._registry.cleanings_due())
-        studies = 0
-        while studies < AT_ONCE and (cleaned := self._next(time.time())) is not None:
-            gone += self._deleted(cleaned)
-            studies += 1
-        if studies:
-            log(Event.SPOOL_CLEANED, count=studies, bytes=gone)
+        if self._latents is not None:
+            self._latents.give_way()
+        freed = [self._tried(cleaned) for cleaned in self._registry.cleanings_due()]
+        begun = 0
+        while begun < AT_ONCE and freed.count(None) < MOST_FAILURES:
+            if (cleaned := self._next(time.time())) is None:
+                break
+            freed.append(self._tried(cleaned))
+            begun += 1
+        if begun:
+            log(Event.SPOOL_CLEANED, count=begun, bytes=sum(filter(None, freed)))
 
     def _next(self, now: float) -> Cleaned | None:
         """The next study whose files go; None where none may, or has to."""
@@ -66,6 +76,14 @@ class Cleaning:
             log(Event.SPOOL_STAYS_FULL, "warning")
             self._complained = True
         return found
+
+    def _tried(self, cleaned: Cleaned) -> int | None:
+        """How many bytes of a study went; None where not all could: it stays due, and the others go on."""
+        try:
+            return self._deleted(cleaned)
+        except OSError as error:
+            log(Event.FILES_NOT_DELETED, "warning", study=cleaned.study_id, error=type_and_place(error))
+            return None
 
     def _deleted(self, cleaned: Cleaned) -> int:
         """How many bytes went. Raises OSError: the next round goes on."""

@@ -6,7 +6,8 @@ tokenizer's weights, the precision, the device, and the software's own source. S
 of these changes, and a correction of names, which leaves the pixels alone, finds what is there.
 
 An entry holds numbers and no identifiers. Images could be guessed from it, so it is as private as they are, and what
-was not used for some days is deleted. Whatever ails the cache, the model computes.
+was not used for some days is deleted; all of it where the disk is needed for images. Whatever ails the cache, the
+model computes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_node.base.config import Configuration
+from dicom_node.base.disk import is_crowded
 from dicom_node.base.durable import PRIVATE_FILE, make_folder
 from dicom_node.base.events import Event, log, type_and_place
 from dicom_node.surroundings import machine, software
@@ -56,18 +59,28 @@ def latent_cache(
     configuration: Configuration, manifest: BundleManifest, runtime: Runtime, *, read_only: bool = False
 ) -> LatentCache | None:
     """The node's cache for one bundle on one device; None where the configuration keeps none."""
-    settings = configuration.model
-    if not settings.keep_latents_bytes:
+    if not configuration.model.keep_latents_bytes:
         return None
     known = software()
     place = {name: value for name, value in machine(runtime).items() if name != "threads"}  # which change no bit
     context = [manifest.id, manifest.sha256, manifest.files, runtime.precision, place, known["torch"], known["source"]]
+    return _cache(configuration, hashlib.sha256(json.dumps(context, sort_keys=True).encode()).digest(), read_only)
+
+
+def kept_latents(configuration: Configuration) -> LatentCache | None:
+    """The node's cache for one who computes nothing: to tidy it, and to make it give way."""
+    return _cache(configuration, b"") if configuration.model.keep_latents_bytes else None
+
+
+def _cache(configuration: Configuration, context: bytes, read_only: bool = False) -> LatentCache:
+    settings, folder = configuration.model, configuration.node.latents
     return LatentCache(
-        configuration.node.latents,
-        hashlib.sha256(json.dumps(context, sort_keys=True).encode()).digest(),
+        folder,
+        context,
         most_bytes=settings.keep_latents_bytes,
         most_seconds=settings.keep_latents_days * DAY_SECONDS,
         read_only=read_only,
+        crowded=partial(is_crowded, folder, configuration),
     )
 
 
@@ -75,14 +88,24 @@ class LatentCache:
     """One folder, one file an entry; a `prima_core.prima.LatentStore`. Several processes may share the folder."""
 
     def __init__(
-        self, folder: Path, context: bytes, *, most_bytes: int, most_seconds: float, read_only: bool = False
+        self,
+        folder: Path,
+        context: bytes,
+        *,
+        most_bytes: int,
+        most_seconds: float,
+        read_only: bool = False,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
-        """context: a digest of what latents follow from beside the patches. read_only: only what is there is used."""
+        """context: a digest of what latents follow from beside the patches. read_only: only what is there is used.
+        crowded: whether images need the room on the disk.
+        """
         self._folder = folder
         self._context = context
         self._most_bytes = most_bytes
         self._most_seconds = most_seconds
         self._read_only = read_only
+        self._crowded = crowded
         self._bytes = 0  # about: what others write or delete is seen at the next look
         self._ailing = False
         self.tidy()
@@ -109,7 +132,7 @@ class LatentCache:
 
     def keep(self, series: PreparedSeries, latents: Latents) -> None:
         """Write an entry, whole or not at all. A full disk gets back all that is kept: images need it more."""
-        if self._read_only or not np.isfinite(latents).all():
+        if self._read_only or not np.isfinite(latents).all() or self.give_way():
             return
         path = self._path(series)
         content = _closed(latents, path.name)
@@ -128,9 +151,16 @@ class LatentCache:
         if self._bytes > self._most_bytes:
             self._make_room(int(self._most_bytes * ROOM))
 
+    def give_way(self) -> bool:
+        """Delete all that is kept where images need the room; whether they do."""
+        crowded = not self._read_only and self._crowded()
+        if crowded:
+            self._make_room(0)
+        return crowded
+
     def tidy(self) -> None:
         """Delete what was not used for long, what is too much, and what nobody finished writing."""
-        if self._read_only:
+        if self._read_only or self.give_way():
             return
         now = time.time()
         for path, size, used in self._entries():

@@ -73,6 +73,18 @@ def reserve_of(configuration: Configuration) -> Reserve:
     return Reserve(written_folders(configuration), configuration.intake.reserve_bytes)
 
 
+def is_crowded(folder: Path, configuration: Configuration) -> bool:
+    """Whether images need the room on a folder's disk: the largest would reach into the reserve, or retention has to
+    make room. A disk that cannot be looked at counts as crowded.
+    """
+    intake = configuration.intake
+    try:
+        above = usage_of(folder).is_above(configuration.retention)
+    except OSError:
+        return True
+    return above or Reserve([folder], intake.reserve_bytes).is_reached(intake.max_object_bytes)
+
+
 def _free(folder: Path) -> int:
     try:
         return usage_of(folder).free

@@ -86,6 +86,7 @@ class Event(enum.Enum):
     FILES_DELETED = (2019, "files deleted whose retention expired")
     SPOOL_CLEANED = (2031, "files of finished studies deleted")
     SPOOL_STAYS_FULL = (2032, "the disk is above its mark, and no more files may be deleted")
+    FILES_NOT_DELETED = (2033, "files of a finished study could not be deleted, will be repeated")
     STUDY_COMPLETE = (3001, "study complete")
     STUDY_REOPENED = (3002, "study reopened")
     STUDY_CLAIMED = (3003, "study claimed")

@@ -19,14 +19,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.base.durable import PRIVATE_FILE
-from dicom_node.base.errors import PermanentError, RetriableError
+from dicom_node.base.errors import DiskFull, PermanentError, RetriableError
 from dicom_node.base.fault_points import FaultPoint, passed
 from dicom_node.intake.file_header import HEADER_LENGTH
 from dicom_node.intake.transit import Share
 
 # What identifies an object is searched in as much; nearly every single-frame image is smaller.
 IN_MEMORY_BYTES = 4 << 20
+ASKED_BYTES = 1 << 20  # of what is to come in a file, for which the disk's reserve is asked at a time
 
 
 class TooLarge(PermanentError):
@@ -38,16 +40,21 @@ class TooMuchInTransit(RetriableError):
 
 
 class Incoming:
-    """One data set. share: what it takes of all that is on its way. Not safe for several threads at once."""
+    """One data set. share: what it takes of all that is on its way; reserve: what it leaves free on the disk.
 
-    def __init__(self, folder: Path, max_bytes: int, share: Share | None = None) -> None:
+    Not safe for several threads at once.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, share: Share | None = None, reserve: Reserve = NO_RESERVE) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
         self._memory = bytearray()
         self._file: int | None = None
         self._path = ""
-        self._error: OSError | TooMuchInTransit | None = None
+        self._error: OSError | DiskFull | TooMuchInTransit | None = None
+        self._reserve = reserve
+        self._admitted = 0
         self._share = share
         if share is not None:
             # For an association that ends without a word.
@@ -58,6 +65,11 @@ class Incoming:
     def digest(self) -> str:
         """SHA-256 of what came, hexadecimal."""
         return self._digest.hexdigest()
+
+    @property
+    def unwritten(self) -> int:
+        """How many bytes more the disk is to take: none where it already lies in a file."""
+        return self.size if self._file is None else 0
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Take the next bytes. What cannot be kept is told by `check`, once all of it was read from the sender."""
@@ -76,12 +88,12 @@ class Incoming:
             return
         try:
             self._spill(fragment)
-        except OSError as error:
+        except (OSError, DiskFull) as error:
             self._error = error
             self.discard()
 
     def check(self) -> None:
-        """Raises TooLarge when it outgrew its bound, TooMuchInTransit or OSError when it could not be kept."""
+        """Raises TooLarge when it outgrew its bound, TooMuchInTransit, DiskFull or OSError when it was not kept."""
         if self.size > self._max_bytes:
             raise TooLarge("object is larger than intake.max_object_bytes")
         if self._error is not None:
@@ -128,7 +140,11 @@ class Incoming:
             self._share.give_back()
 
     def _spill(self, fragment: bytes | memoryview) -> None:
-        """Go on in a file, which begins with room for the header."""
+        """Go on in a file, which begins with room for the header. Raises OSError, DiskFull at the disk's reserve."""
+        if self.size > self._admitted:
+            written = 0 if self._file is None else self.size - len(fragment)
+            self._admitted = self.size + ASKED_BYTES
+            self._reserve.admit(self._admitted - written)
         if self._file is None:
             self._open()
             _write_all(self._file, [bytes(HEADER_LENGTH), self._memory])

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 
+from dicom_node.base.disk import NO_RESERVE, Reserve
 from dicom_node.base.durable import PRIVATE_FOLDER, make_folder, sync_folder
 from dicom_node.base.errors import DiskFull, NotDicom
 from dicom_node.base.fault_points import FaultPoint, passed
@@ -58,9 +59,9 @@ class Spool:
             leftover.unlink()
         sync_folder(self.folder)
 
-    def incoming(self, max_bytes: int, share: Share | None = None) -> Incoming:
-        """Where to write a data set of at most that many bytes as it comes; share: of all that is on its way."""
-        return Incoming(self._incoming, max_bytes, share)
+    def incoming(self, max_bytes: int, share: Share | None = None, reserve: Reserve = NO_RESERVE) -> Incoming:
+        """Where to write a data set of at most that many bytes as it comes; share, reserve: see `Incoming`."""
+        return Incoming(self._incoming, max_bytes, share, reserve)
 
     def keep(self, arrival: Arrival, data_set: Incoming) -> None:
         """Make the object durable at `arrival.path`: on return, file and folders are on the disk.

@@ -101,7 +101,7 @@ class Storage:
 
     def incoming(self, calling_ae: str) -> Incoming:
         """Where to write a data set as it comes."""
-        return self._spool.incoming(self._max_object_bytes, self._transit.share(calling_ae))
+        return self._spool.incoming(self._max_object_bytes, self._transit.share(calling_ae), self._reserve)
 
     def store(self, announced: Announcement, data_set: Incoming, peer: Peer) -> Answer:
         """Make a whole data set durable, or say why not. Never raises."""
@@ -139,7 +139,7 @@ class Storage:
             received_at=time.time(),
             association_id=peer.association_id,
         )
-        self._reserve.admit(arrival.size)
+        self._reserve.admit(data_set.unwritten)
         self._spool.keep(arrival, data_set)
         self._registrar.put(arrival)
         return arrival

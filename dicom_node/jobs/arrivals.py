@@ -108,9 +108,10 @@ class ArrivalBook(RevisionBook):
         """Note that files are gone from the spool: no longer evidence.
 
         A study's results are partial while an image of its own has no other file. A duplicate takes its place, or the
-        object that was to be compared with it. What expired, or was superseded, stays what it is.
+        object that was to be compared with it. What expired, was superseded, or was cleaned since somebody looked,
+        stays what it is.
         """
-        stays = instances.c.standing.in_([Standing.EXPIRED, Standing.SUPERSEDED])
+        stays = instances.c.standing.in_([Standing.EXPIRED, Standing.SUPERSEDED]) | instances.c.cleaned_at.is_not(None)
         with self._write() as connection:
             for path in paths:
                 study = connection.scalar(sa.select(instances.c.study_id).where(instances.c.path == path))

@@ -81,10 +81,12 @@ class CleaningBook(Database):
 
     def cleaning_done(self, cleaned: Cleaned, missing: Sequence[str], at: float) -> None:
         """Rows and files agree. missing: paths of files that were to stay and are gone all the same: a copy of them
-        came while they were deleted.
+        came while they were deleted. Where the rows changed since they were handed out, it stays due.
         """
         with self._write() as connection:
             lock_study(connection, cleaned.study_id)
+            if _cleaned(connection, cleaned.study_id) != cleaned:
+                return
             for some in portions(missing):
                 connection.execute(instances.update().where(instances.c.path.in_(some)).values(cleaned_at=at))
             this = studies.update().where(studies.c.id == cleaned.study_id)

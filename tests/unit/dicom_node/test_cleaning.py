@@ -5,6 +5,7 @@ Not covered: that the scheduler does it every minute.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -148,6 +149,16 @@ def test_what_was_just_finished_stays_whatever_the_disk_says(registry: Registry,
     assert [line["number"] for line in lines] == [Event.SPOOL_STAYS_FULL.number], "said once"
 
 
+def test_kept_latents_go_before_images(registry: Registry, tmp_path: Path) -> None:
+    finished(registry, tmp_path, "1.1", days=2)
+    jobs = Cleaning(configured(tmp_path, min_free_bytes=1 << 60), registry, lambda _: Usage(0, 1 << 61))
+    entry = tmp_path / "latents" / ("a" * 64)
+    entry.parent.mkdir()
+    entry.write_bytes(b"x")
+    jobs.clean()
+    assert (entry.exists(), spooled(tmp_path)) == (False, {"1.1"})
+
+
 def pending(registry: Registry, folder: Path) -> None:
     finished(registry, folder, "1.1", days=90, delivered=False)
 
@@ -255,6 +266,47 @@ def test_a_result_that_has_no_route_is_finished(registry: Registry, tmp_path: Pa
     assert spooled(tmp_path) == set()
 
 
+def test_a_file_that_cannot_be_deleted_stops_no_other_study(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        finished(registry, tmp_path, f"1.{number}", days=90 - number)
+    unlink = Path.unlink
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "1.1":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(path, missing_ok)
+
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    with monkeypatch.context() as bad, capture_logs() as lines:
+        bad.setattr(Path, "unlink", fail)
+        jobs.clean()
+        assert spooled(tmp_path) == {"1.1"}
+        jobs.clean()
+    refused = [line["study"] for line in lines if line["number"] == Event.FILES_NOT_DELETED.number]
+    assert refused == [study_id("1.1")] * 2
+    jobs.clean()
+    assert (spooled(tmp_path), registry.cleanings_due()) == (set(), [])
+
+
+def test_a_disk_that_deletes_nothing_costs_few_studies(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        finished(registry, tmp_path, f"1.{number}", days=90 - number)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cleaning, "MOST_FAILURES", 2)
+    monkeypatch.setattr(Path, "unlink", fail)
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    for _ in range(3):
+        jobs.clean()
+    assert len(registry.cleanings_due()) == 2
+
+
 @pytest.mark.parametrize("step", ["rows", "first file", "all files", "end"])
 def test_a_kill_at_any_point_leaves_nothing_that_the_next_round_does_not_mend(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -319,12 +371,42 @@ def test_the_same_images_again_change_nothing_and_can_be_run_again(registry: Reg
     assert (len(claim.images), claim.partial_reason) == (2, None)
 
 
+def test_a_file_that_was_cleaned_since_somebody_looked_is_not_lost(registry: Registry, tmp_path: Path) -> None:
+    finished(registry, tmp_path, "1.1", days=90)
+    expected = list(registry.expected_paths())
+    Cleaning(configured(tmp_path, keep_days=30), registry).clean()
+    registry.mark_lost(expected, NOW)
+    assert registry.standings(study_id("1.1")) == {"current": 2}
+    receive(registry, tmp_path, *(arrival(number, study="1.1", at=NOW) for number in (1, 2)))
+    view = registry.study("1.1")
+    assert view is not None
+    assert (view.state, view.revision) == ("delivered", 1)
+
+
 def test_a_copy_that_came_while_its_file_was_deleted_is_known_to_be_gone(registry: Registry, tmp_path: Path) -> None:
     cleaned(registry, tmp_path)
     registry.record_arrivals([arrival(1, study="1.1", at=NOW)])  # the receiver saw the old file, and now it is gone
     assert disagreeing(registry, tmp_path) != set()
     Cleaning(configured(tmp_path), registry).clean()
     assert disagreeing(registry, tmp_path) == set()
+
+
+def test_a_copy_that_came_just_before_all_was_done_is_looked_at_once_more(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(registry, tmp_path, "1.1", days=90)
+    done = registry.cleaning_done
+
+    def late(*arguments: Any) -> None:
+        registry.record_arrivals([arrival(1, study="1.1", at=NOW)])  # the receiver saw the old file, and now it is gone
+        monkeypatch.undo()
+        done(*arguments)
+
+    monkeypatch.setattr(registry, "cleaning_done", late)
+    jobs = Cleaning(configured(tmp_path, keep_days=30), registry)
+    jobs.clean()
+    jobs.clean()
+    assert (disagreeing(registry, tmp_path), registry.cleanings_due()) == (set(), [])
 
 
 def test_a_file_that_was_written_anew_is_not_taken_for_the_old_one(registry: Registry, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from dicom_node import latent_cache as module
-from dicom_node.base.config import Configuration, ModelSection, NodeSection
+from dicom_node.base.config import Configuration, IntakeSection, ModelSection, NodeSection, RetentionSection
 from dicom_node.base.events import Event
-from dicom_node.latent_cache import LatentCache, latent_cache
+from dicom_node.latent_cache import LatentCache, kept_latents, latent_cache
 from prima_core.base.types import PreparedSeries, PreparedStudy, StudyPrediction
 from prima_core.bundle import build_model, load_bundle
 from prima_core.explanation import Explainer
@@ -52,7 +52,8 @@ def study(*numbers: int) -> PreparedStudy:
 
 @pytest.fixture
 def configuration(tmp_path: Path, random_bundle: Path) -> Configuration:
-    return Configuration(node=NodeSection(storage=tmp_path), model=ModelSection(bundle=random_bundle, device="cpu"))
+    model = ModelSection(bundle=random_bundle, device="cpu")
+    return Configuration(node=NodeSection(storage=tmp_path), model=model, intake=IntakeSection(reserve_bytes=0))
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
@@ -284,6 +285,32 @@ def test_what_is_old_too_much_or_unfinished_is_tidied_away(tmp_path: Path) -> No
     assert (abandoned.exists(), recent.exists()) == (False, True)
     small = kept(tmp_path, most_bytes=LATENTS.nbytes + 100)
     assert len([number for number in (2, 3) if small.find(series(number)) is not None]) == 1
+
+
+def test_where_images_need_the_disk_nothing_is_kept(tmp_path: Path) -> None:
+    crowded = False
+    cache = LatentCache(tmp_path, b"", most_bytes=1 << 20, most_seconds=DAY, crowded=lambda: crowded)
+    for number in (1, 2):
+        cache.keep(series(number), LATENTS)
+    assert len(list(tmp_path.iterdir())) == 2
+    crowded = True
+    cache.keep(series(3), LATENTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+ENOUGH: dict[str, Any] = {"intake": IntakeSection(reserve_bytes=0)}
+RESERVED: dict[str, Any] = {"intake": IntakeSection(reserve_bytes=1 << 60)}
+MARKED: dict[str, Any] = {**ENOUGH, "retention": RetentionSection(min_free_bytes=1 << 60)}
+
+
+@pytest.mark.parametrize(("sections", "stays"), [(ENOUGH, True), (RESERVED, False), (MARKED, False)])
+def test_the_reserve_and_the_mark_of_the_disk_are_looked_at(
+    tmp_path: Path, sections: dict[str, Any], stays: bool
+) -> None:
+    kept(tmp_path / "latents").keep(series(1), LATENTS)
+    found = kept_latents(Configuration(node=NodeSection(storage=tmp_path), **sections))
+    assert found is not None
+    assert (found.give_way(), any((tmp_path / "latents").iterdir())) == (not stays, stays)
 
 
 def test_entries_are_private_and_say_nothing_of_the_patient(tmp_path: Path) -> None:
