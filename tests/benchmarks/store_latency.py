@@ -53,6 +53,7 @@ def main() -> int:
     if given.infer:
         infer()
     print(f"{given.images} images at {given.per_second:.0f}/s; {os.cpu_count()} cores, {platform.platform()}")
+    os.environ["TCP_NODELAY"] = "1"  # DCMTK, in all peers
     found: dict[str, list[float]] = {}
     for beside, busy in (("idle", nullcontext), ("beside inference", inference)):
         with busy():
