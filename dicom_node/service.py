@@ -44,7 +44,7 @@ from dicom_node.sending.outbox import Outbox, Send
 from dicom_node.sending.routes import HOW_TO_RELEASE
 from dicom_node.sending.storescu import StoreScu
 from dicom_node.sending.stow import StowUser
-from dicom_node.storage import check_belongs_together, join_others, only_one
+from dicom_node.storage import check_belongs_together, discard_half_received, join_others, only_one
 from dicom_node.supervisor import stop_on_signals, stop_with_supervisor, supervise
 from dicom_node.takeover import Takeover
 from dicom_node.withdrawn import withdraw_again
@@ -86,6 +86,7 @@ def serve(configuration: Configuration) -> None:
             configured_bundle(configuration)
         if node.name is not None:
             join_others(configuration, registry, locks)
+        discard_half_received(configuration)
         registry.close()
         # A process that is started again later must not run under a file that was edited meanwhile.
         before = changed_since(node.frozen, configuration)

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dicom_node.base.config import Configuration
 from dicom_node.base.durable import create_file, make_folder, replace_file
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.events import Event, log
+from dicom_node.intake.spool import INCOMING
 from dicom_node.jobs.registry import Registry
 
 TAKEOVER_SECONDS = 10.0  # what the children of a supervisor that died may take to stop
@@ -51,9 +54,29 @@ def only_one(storage: Path, node: str | None = None) -> Iterator[Locks]:
         alone = _locked(common, fcntl.LOCK_EX)
         if not alone:
             _hold(common, fcntl.LOCK_SH, JOINING_SECONDS, f"a node without node.name already runs on {storage}")
-        own = stack.enter_context((storage / f".lock-{node}").open("a+")).fileno()
+        own = stack.enter_context(_own_lock(storage, node)).fileno()
         _hold(own, fcntl.LOCK_EX, TAKEOVER_SECONDS, f"another node named {node} already runs on {storage}")
         yield Locks((common, own), alone)
+
+
+def discard_half_received(configuration: Configuration) -> None:
+    """Delete the halves of objects that receivers of other names left, or of none, and nobody will go on with.
+
+    To be called by who holds `only_one`: a node without a name does not run beside one that has one.
+    """
+    node = configuration.node
+    for folder in node.spool.glob(f"{INCOMING}*"):
+        name = folder.name.removeprefix(INCOMING).removeprefix("-")
+        if name == (node.name or ""):
+            continue  # its receiver does that itself
+        with ExitStack() as stack:
+            if name and not _locked(stack.enter_context(_own_lock(node.storage, name)).fileno(), fcntl.LOCK_EX):
+                continue  # it runs
+            try:
+                for half in folder.iterdir():
+                    half.unlink(missing_ok=True)
+            except OSError as error:  # no reason not to start
+                log(Event.JOB_FAILED, "error", job="half-received objects", error=type(error).__name__)
 
 
 def check_belongs_together(configuration: Configuration, registry: Registry) -> None:
@@ -101,6 +124,10 @@ def join_others(configuration: Configuration, registry: Registry, locks: Locks) 
             f"another configuration than that of the nodes that run ({said}): stop them first, or start this one with "
             "theirs"
         )
+
+
+def _own_lock(storage: Path, node: str) -> IO[str]:
+    return (storage / f".lock-{node}").open("a+")
 
 
 def _hold(lock: int, how: int, seconds: float, problem: str) -> None:

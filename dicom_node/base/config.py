@@ -201,7 +201,8 @@ class RaySettings(Section):
     """Where the model runs on a Ray cluster: so many actors, each with so many GPUs and CPUs.
 
     address: of the cluster; auto: the one that this machine belongs to. accelerator: the type of GPU, as Ray calls it.
-    start_seconds: how long an actor is awaited, its loading of the bundle included.
+    start_seconds: how long an actor is awaited, its loading of the bundle included; less than a worker may be without a
+    sign that its work moves on (`jobs.pulse`), as nothing moves meanwhile.
     """
 
     address: Annotated[str, StringConstraints(pattern=r"^(auto|[A-Za-z0-9_.-]+:[0-9]{1,5})$")] = "auto"
@@ -209,7 +210,7 @@ class RaySettings(Section):
     gpus: Annotated[float, Field(ge=0, le=16)] = 1.0
     cpus: Annotated[float, Field(gt=0, le=256)] = 1.0
     accelerator: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    start_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    start_seconds: Annotated[float, Field(gt=0, le=500)] = 300.0
 
 
 class ModelSection(Section):

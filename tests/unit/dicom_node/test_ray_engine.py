@@ -11,6 +11,7 @@ import pytest
 
 from dicom_node.base.config import RaySettings, configuration_from
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.jobs.pulse import PATIENCE_SECONDS
 from dicom_node.ray_engine import RayCluster, shares, without_identifiers
 from prima_core.base.types import PreparedStudy, SetAside
 from support.prepared_studies import random_study
@@ -64,3 +65,8 @@ def test_a_cluster_that_does_not_answer_is_told_by_its_address() -> None:
 def test_only_a_cluster_that_the_machine_belongs_to_is_taken(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"model\.ray\.address"):
         configuration_from({"model": {"ray": {"address": "ray://elsewhere:10001"}}}, tmp_path)
+
+
+def test_a_worker_that_waits_for_an_actor_does_not_count_as_stuck(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.ray\.start_seconds"):
+        configuration_from({"model": {"ray": {"start_seconds": PATIENCE_SECONDS - 60}}}, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from dicom_node import storage
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.durable import create_file
 from dicom_node.base.errors import ConfigurationError
+from dicom_node.intake.spool import INCOMING
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
-from dicom_node.storage import STORAGE_ID, check_belongs_together, join_others, only_one
+from dicom_node.storage import STORAGE_ID, check_belongs_together, discard_half_received, join_others, only_one
 from support.postgres import PostgresServer
 from support.studies import new_registry
 
@@ -53,6 +55,27 @@ def test_a_database_that_was_lost_is_begun_anew(tmp_path: Path) -> None:
     check_belongs_together(configured(tmp_path / "one"), new_registry(tmp_path))
     (tmp_path / "fresh").mkdir()
     check_belongs_together(configured(tmp_path / "one"), new_registry(tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize(("name", "left"), [("mine", {"mine", "runs"}), (None, {""})])
+def test_half_objects_of_names_that_do_not_run_are_deleted(tmp_path: Path, name: str | None, left: set[str]) -> None:
+    here = configured(tmp_path) if name is None else named(tmp_path, name)
+    halves = {
+        one: here.node.spool / (f"{INCOMING}-{one}" if one else INCOMING) / "half"
+        for one in ("", "mine", "runs", "gone")
+    }
+    whole = here.node.spool / "0123" / "whole.dcm"
+    for file in (*halves.values(), whole):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    with ExitStack() as stack:
+        locks = stack.enter_context(only_one(tmp_path, name))
+        if name is not None:
+            fcntl.flock(locks.held[0], fcntl.LOCK_SH)  # as once it has joined
+            stack.enter_context(only_one(tmp_path, "runs"))
+        discard_half_received(here)
+    assert {one for one, file in halves.items() if file.exists()} == left
+    assert whole.exists()
 
 
 def named(folder: Path, name: str, **sections: dict[str, object]) -> Configuration:
