@@ -269,8 +269,8 @@ class ArrivalBook(RevisionBook):
         if known is None:
             connection.execute(instances.insert().values(**_columns(arrival, standing)))
         else:  # its file was written anew, or was found again
-            values = {"standing": standing, "received_at": arrival.received_at}
-            connection.execute(instances.update().where(this).values(**values))
+            again = {"received_at": arrival.received_at, "association_id": arrival.association_id}
+            connection.execute(instances.update().where(this).values(standing=standing, **again))
         if standing is Standing.EXPIRED:
             self._free_again(connection, arrival)
         elif standing is Standing.CURRENT:

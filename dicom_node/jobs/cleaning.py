@@ -110,12 +110,14 @@ def has_files_again(connection: sa.Connection, study: str) -> None:
 
 
 def came_again(connection: sa.Connection, arrival: Arrival) -> None:
-    """The very bytes of a cleaned object came once more: they are what they were, and have a file.
+    """The very bytes of a cleaned object came once more: they are what they were, and have a file. That they were
+    transferred again is the later association's to say.
 
     Whether they have is looked at once more: the receiver may have found the old file just before it was deleted.
     """
     this = instances.update().where(instances.c.path == arrival.path)
-    connection.execute(this.values(cleaned_at=None, received_at=arrival.received_at))
+    again = {"received_at": arrival.received_at, "association_id": arrival.association_id}
+    connection.execute(this.values(cleaned_at=None, **again))
     connection.execute(studies.update().where(studies.c.id == arrival.study_id).values(cleaning_due=True))
 
 

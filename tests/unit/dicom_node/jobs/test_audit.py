@@ -43,6 +43,28 @@ def test_what_came_is_due_once_its_association_has_ended(registry: Registry) -> 
     assert take(registry) == []
 
 
+@pytest.mark.parametrize("gone", ["cleaned", "lost"])
+def test_what_was_sent_again_after_its_file_went_is_due_again(registry: Registry, gone: str) -> None:
+    images = [arrival(number, association_id="a") for number in (1, 2)]
+    registry.open_association("a", "boot", "SCANNER", "192.0.2.7", 100.0)
+    registry.record_arrivals(images)
+    registry.close_association("a", 110.0)
+    registry.close_quiet(quiet_since=110.0, opened_before=0, at=130)
+    claim = registry.claim("w", 1e9, 140)
+    assert claim is not None
+    registry.finish_reported(claim, report(), handover(), 150)
+    assert kinds(take(registry)) == [Happened.RECEIVED, Happened.RESULT]
+    if gone == "cleaned":
+        assert registry.begin_cleaning(160, 160) is not None
+    else:
+        registry.mark_lost([one.path for one in images], 160)
+    registry.open_association("b", "boot", "ARCHIVE", "192.0.2.8", 200.0)
+    registry.record_arrivals([arrival(number, association_id="b", at=200) for number in (1, 2)])
+    registry.close_association("b", 210.0)
+    [due] = take(registry)
+    assert (due.what, due.peer, due.at, due.sop_classes) == (Happened.RECEIVED, "ARCHIVE", 210.0, {MR: 2})
+
+
 def test_what_could_not_be_written_is_due_again(registry: Registry) -> None:
     receive(registry)
     registry.close_association("a", 110.0)
