@@ -19,6 +19,7 @@ from dicom_node.explaining import Explaining
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.worker import Stages, Worker
+from dicom_node.latent_cache import kept_latents
 from dicom_node.models_in_use import ModelsInUse
 from dicom_node.provenance import Surroundings, configuration_record, provenance_of
 from dicom_node.reporting.codes import finding_of
@@ -159,7 +160,9 @@ class StudyStages:
         return (first() or second()) if self._turn else (second() or first())
 
     def _drop_old(self) -> None:
-        days, cache = self._configuration.model.keep_embeddings_days, self._models.active.cache
+        days = self._configuration.model.keep_embeddings_days
+        # Also what was kept before the model went to a Ray cluster.
+        cache = self._models.active.cache or kept_latents(self._configuration)
         if days is not None:
             self._registry.drop_embeddings(time.time() - days * DAY_SECONDS)
         if cache is not None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +22,11 @@ import torch
 from dicom_node import latent_cache as module
 from dicom_node.base.config import Configuration, IntakeSection, ModelSection, NodeSection, RetentionSection
 from dicom_node.base.events import Event
+from dicom_node.jobs.pulse import Pulse
+from dicom_node.jobs.registry import Registry
 from dicom_node.latent_cache import LatentCache, kept_latents, latent_cache
+from dicom_node.models_in_use import ModelsInUse
+from dicom_node.stages import StudyStages
 from prima_core.base.types import PreparedSeries, PreparedStudy, StudyPrediction
 from prima_core.bundle import build_model, load_bundle
 from prima_core.explanation import Explainer
@@ -311,6 +317,20 @@ def test_the_reserve_and_the_mark_of_the_disk_are_looked_at(
     found = kept_latents(Configuration(node=NodeSection(storage=tmp_path), **sections))
     assert found is not None
     assert (found.give_way(), any((tmp_path / "latents").iterdir())) == (not stays, stays)
+
+
+def test_what_was_kept_before_the_model_went_to_a_cluster_is_tidied_away(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(configuration.node.latents).keep(series(1), LATENTS)
+    [entry] = files(configuration)
+    os.utime(entry, (0, 0))
+    models = SimpleNamespace(active=SimpleNamespace(cache=None))
+    stages = StudyStages(configuration, cast(Registry, None), cast(ModelsInUse, models), threading.Event(), Pulse())
+    for job in (stages._explaining, stages._shadow):
+        monkeypatch.setattr(job, "run_one", lambda: False)
+    stages.spare()
+    assert files(configuration) == []
 
 
 def test_entries_are_private_and_say_nothing_of_the_patient(tmp_path: Path) -> None:
