@@ -148,6 +148,7 @@ class Incoming:
         if self._file is None:
             self._open()
             _write_all(self._file, [bytes(HEADER_LENGTH), self._memory])
+            self._memory = bytearray()
         _write_all(self._file, [fragment])
 
     def _open(self) -> None:
