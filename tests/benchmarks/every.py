@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 BENCHMARKS = {
@@ -26,6 +28,7 @@ BENCHMARKS = {
     "preparation": ["preparation_speed.py"],
     "explanation": ["explanation_speed.py"],
 }
+KEPT = ("median", "ratio", "peak", "seconds", "processor", "study", "many_slices", "large")
 BEGIN, END = "<!-- make bench -->", "<!-- end of make bench -->"
 
 
@@ -41,7 +44,7 @@ def main() -> int:
         begin = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         ends[name] = (done.returncode, time.perf_counter() - begin)
-        printed.append(f"$ python tests/benchmarks/{' '.join(BENCHMARKS[name])}\n{done.stdout.rstrip()}")
+        printed.append(f"$ python tests/benchmarks/{' '.join(BENCHMARKS[name])}\n{shortened(done.stdout).rstrip()}")
         print(printed[-1], "\n", flush=True)
     words = {0: "met", 1: "MISSED"}
     rows = [f"{name:<14}{words.get(code, 'FAILED'):<10}{seconds:6.0f} s" for name, (code, seconds) in ends.items()]
@@ -50,6 +53,22 @@ def main() -> int:
     if given.write:
         write(given.write, "\n\n".join([*printed, summary]))
     return int(any(code for code, _ in ends.values()))
+
+
+def shortened(text: str) -> str:
+    """The output, of a JSON object in it the medians, ratios and peaks alone."""
+
+    def lines(found: re.Match[str]) -> str:
+        kept = {key: value for key, value in json.loads(found[0]).items() if key.startswith(KEPT)}
+        return "\n".join(f"{key}: {json.dumps(_rounded(value))}" for key, value in kept.items()) + "\n"
+
+    return re.sub(r"^\{\n.*?^\}$", lines, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def write(file: Path, results: str) -> None:
