@@ -64,7 +64,7 @@ audit-packages: $(VENV)/.installed-audit
 	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audited.txt
 
 long:
-	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py $(PYTEST_ARGS)
+	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py tests/integration/test_withdrawn_again.py $(PYTEST_ARGS)
 
 fuzz: install-test
 	PRIMA_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)

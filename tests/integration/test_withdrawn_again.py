@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from dicom_node.jobs.tables import deliveries
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, send, small_study
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "PRIMA_LONG" not in os.environ,
+        reason="half a minute of a node started twice: PRIMA_LONG=1, or make long; test_withdrawn.py has the parts",
+    ),
+]
 
 
 def test_what_a_person_withdrew_stays_withdrawn_until_a_person_runs_it_again(

@@ -50,8 +50,8 @@ from support.worklist_peers import receivers, served
 
 pytestmark = pytest.mark.slow
 
-STUDIES = int(os.environ.get("PRIMA_CHAOS_STUDIES", "120"))
-ROUNDS = int(os.environ.get("PRIMA_CHAOS_ROUNDS", "2"))
+STUDIES = int(os.environ.get("PRIMA_CHAOS_STUDIES", "60"))
+ROUNDS = int(os.environ.get("PRIMA_CHAOS_ROUNDS", "1"))
 ROUND = ("receiver", "scheduler", WHOLE)
 LAST = ("receiver", "scheduler")
 HANDS = 3  # so many things happen at once in this hospital

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from dicom_node.base.errors import DiskFull, ReportError, Stopped
 from dicom_node.base.orders import Handover
 from dicom_node.base.types import Claim
+from dicom_node.jobs import queue as queueing
 from dicom_node.jobs import worker as working
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import Registry
@@ -246,6 +247,7 @@ def test_the_thread_that_keeps_the_leases_takes_the_worker_down_with_it(
 
 def test_work_that_stands_still_keeps_no_lease(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working, "LEASE_SECONDS", 0.04)
+    monkeypatch.setattr(queueing, "GRACE_SECONDS", 0.2)
     queue(registry, "1.2.3")
     stop = threading.Event()
 
