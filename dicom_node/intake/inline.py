@@ -1,4 +1,4 @@
-"""C-STORE in the thread that reads the socket: everything in this project that reaches into pynetdicom's internals.
+"""C-STORE in the thread that reads the socket: all that the receiver overrides of pynetdicom's internals for speed.
 
 pynetdicom's two threads for each association look at their queues a thousand times a second and hand each other every
 fragment, which takes several times longer than the disk takes for an image. Here

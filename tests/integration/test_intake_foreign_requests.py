@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
-from pynetdicom.dsutils import encode
 from structlog.testing import capture_logs
 
 from dicom_node.base.config import Configuration, configuration_from
@@ -30,6 +27,7 @@ from support.peers import (
     receiver,
     wait_until,
 )
+from support.raw_sender import command_set
 
 A_ASSOCIATE_AC, A_ABORT = 0x02, 0x07
 COMMAND_LAST, LAST = 0x03, 0x02
@@ -59,22 +57,12 @@ def configured(folder: Path, *, everything: bool) -> Configuration:
     return configuration
 
 
-def command(**attributes: object) -> bytes:
-    """A command set in Implicit VR Little Endian, with its group length (PS3.7 section 6.3.1)."""
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    body = encode(dataset, True, True)
-    assert body is not None
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
-
-
 def request_of(service: int, sop_class: str) -> bytes:
     """The PDUs of a request, with a data set where the service has one."""
     further = {"EventTypeID": 1} if service == N_EVENT_REPORT_RQ else {"Priority": 0}
     data_set = NO_DATA_SET if service == N_EVENT_REPORT_RQ else WITH_DATA_SET
     named = {"AffectedSOPClassUID": sop_class, "AffectedSOPInstanceUID": "1.2.3"}
-    request = command(**named, CommandField=service, MessageID=7, CommandDataSetType=data_set, **further)
+    request = command_set(**named, CommandField=service, MessageID=7, CommandDataSetType=data_set, **further)
     pdus = data_pdu(COMMAND_LAST, request)
     return pdus if data_set == NO_DATA_SET else pdus + data_pdu(LAST, bytes.fromhex("0800 0500 0000 0000"))
 

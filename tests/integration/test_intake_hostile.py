@@ -34,6 +34,7 @@ from support.peers import (
     receiver_process,
     wait_until,
 )
+from support.raw_sender import command_set
 
 pytestmark = pytest.mark.usefixtures("storing")
 
@@ -112,18 +113,8 @@ def accepted(node: RunningReceiver, *contexts: tuple[str, str]) -> socket.socket
     return connection
 
 
-def command(**attributes: object) -> bytes:
-    """A command set of group 0000 in implicit VR little endian, with its group length."""
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    body = encode(dataset, True, True)
-    assert body is not None
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
-
-
 def store_request(dataset: Dataset) -> bytes:
-    return command(
+    return command_set(
         AffectedSOPClassUID=dataset.SOPClassUID,
         CommandField=1,
         MessageID=1,
@@ -179,10 +170,12 @@ WITHIN: dict[str, bytes] = {
     "fragment longer than its pdu": pdu(0x04, struct.pack(">LBB", 5000, 1, 3) + b"x"),
     "fragment without a header": pdu(0x04, struct.pack(">LB", 1, 1)),
     "command of noise": data_pdu(3, random.Random(9).randbytes(200)),
-    "command without a field": data_pdu(3, command(MessageID=1)),
+    "command without a field": data_pdu(3, command_set(MessageID=1)),
     "data without a command": data_pdu(2, b"x" * 100),
-    "unknown context": data_pdu(3, command(CommandField=0x30, MessageID=1, CommandDataSetType=0x101), context_id=99),
-    "store without uids": data_pdu(3, command(CommandField=1, MessageID=1, Priority=0, CommandDataSetType=0))
+    "unknown context": data_pdu(
+        3, command_set(CommandField=0x30, MessageID=1, CommandDataSetType=0x101), context_id=99
+    ),
+    "store without uids": data_pdu(3, command_set(CommandField=1, MessageID=1, Priority=0, CommandDataSetType=0))
     + data_pdu(2, b"x" * 100),
 }
 
@@ -295,7 +288,7 @@ def test_a_request_without_a_usable_instance_uid_ends_the_association(tmp_path: 
         attributes["AffectedSOPInstanceUID"] = uid
     with receiver(tmp_path) as node:
         with accepted(node, (MRImageStorage, ImplicitVRLittleEndian)) as connection:
-            connection.sendall(data_pdu(3, command(**attributes, CommandDataSetType=0)))
+            connection.sendall(data_pdu(3, command_set(**attributes, CommandDataSetType=0)))
             connection.sendall(data_pdu(2, encoded(dataset)))
             assert ended(connection)
         assert files_in(node) == []

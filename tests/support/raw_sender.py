@@ -11,6 +11,7 @@ How to use:
 from __future__ import annotations
 
 import socket
+import struct
 from io import BytesIO
 
 from pydicom import Dataset
@@ -37,6 +38,16 @@ def store_request(instance: str, priority: int = 0, message_id: int = 1) -> byte
     encoded = encode(message.command_set, True, True)
     assert encoded is not None
     return encoded
+
+
+def command_set(**attributes: object) -> bytes:
+    """An encoded command set (PS3.7 6.3.1), with its group length."""
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    body = encode(dataset, True, True)
+    assert body is not None
+    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
 
 class RawSender:
