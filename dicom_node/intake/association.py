@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 from pynetdicom import evt
@@ -213,7 +213,8 @@ def on_transition(event: AssociationEvent) -> None:
     """Have the association's thread end with its connection, where no request came: else it waits for one."""
     association = event.assoc
     if event.next_state == CLOSED and association.requestor.primitive is None:
-        association.dul.to_user_queue.put(None)  # type: ignore[arg-type] # as where its time is over
+        nothing_more: Any = None  # as where its time is over; the queue's declared type leaves it out
+        association.dul.to_user_queue.put(nothing_more)
 
 
 def _response(answer: Answer) -> Dataset:
