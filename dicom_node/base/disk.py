@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from sqlalchemy.engine import make_url
 
 from dicom_node.base.config import Configuration, RetentionSection
 from dicom_node.base.errors import DiskFull
+
+# A disk with so much to spare is not asked for every image: whoever writes to it takes longer than that to fill it.
+AMPLE_BYTES, AMPLE_SECONDS = 4 << 30, 0.1
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,17 @@ class Reserve:
     def __init__(self, folders: Iterable[Path], reserve_bytes: int) -> None:
         self._folders = tuple(folders)
         self.bytes = reserve_bytes
+        self._ample_until = 0.0
 
     def admit(self, size: int = 0) -> None:
         """Ask before an object of so many bytes is written. Raises DiskFull when too little would be left."""
-        if self.is_reached(size):
+        now = time.monotonic()
+        if self.bytes == 0 or (now < self._ample_until and size < AMPLE_BYTES // 2):
+            return
+        free = self.free()
+        if free - size < self.bytes:
             raise DiskFull("the disk is full but for its reserve; free space in node.storage")
+        self._ample_until = now + AMPLE_SECONDS if free - AMPLE_BYTES > self.bytes else 0.0
 
     def is_reached(self, size: int = 0) -> bool:
         """Whether less than the reserve is left, or would be after so many bytes more."""

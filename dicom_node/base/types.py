@@ -6,6 +6,7 @@ import base64
 import enum
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dicom_node.base.provenance import Provenance
 
@@ -128,6 +129,7 @@ class Withdrawal:
     report: tuple[str, str, str, str] = ("", "", "", "")
 
 
+@lru_cache(maxsize=256)
 def study_id(study_instance_uid: str) -> str:
     """The node's own short name of a study: what logs and folders show instead of the UID."""
     digest = hashlib.sha256(study_instance_uid.encode()).digest()

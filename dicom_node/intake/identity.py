@@ -9,7 +9,9 @@ import hashlib
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import BinaryIO
 
@@ -24,37 +26,49 @@ from pydicom.uid import (
 
 from dicom_node.base.errors import NotDicom
 from dicom_node.intake.incoming import IN_MEMORY_BYTES, TooLarge
+from dicom_node.intake.plain_header import plain_values
 from prima_core.base.bounded import Allowance, bounded
 from prima_core.base.mr_images import MR_IMAGES
-from prima_core.base.patient import patient_key
+from prima_core.base.patient import (
+    PATIENT_BIRTH_DATE,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SPECIFIC_CHARACTER_SET,
+    patient_key,
+    patient_key_of_encoded,
+)
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
 ACCESSION_NUMBER = 0x00080050
-PATIENT_NAME = 0x00100010
-PATIENT_ID = 0x00100020
 ISSUER_OF_PATIENT_ID = 0x00100021
-PATIENT_BIRTH_DATE = 0x00100030
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
-IDENTIFYING = [
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    ACCESSION_NUMBER,
-    PATIENT_NAME,
-    PATIENT_ID,
-    ISSUER_OF_PATIENT_ID,
-    PATIENT_BIRTH_DATE,
-    STUDY_INSTANCE_UID,
-    SERIES_INSTANCE_UID,
-]
+IDENTIFYING = frozenset(
+    {
+        SPECIFIC_CHARACTER_SET,
+        SOP_CLASS_UID,
+        SOP_INSTANCE_UID,
+        ACCESSION_NUMBER,
+        PATIENT_NAME,
+        PATIENT_ID,
+        ISSUER_OF_PATIENT_ID,
+        PATIENT_BIRTH_DATE,
+        STUDY_INSTANCE_UID,
+        SERIES_INSTANCE_UID,
+    }
+)
 
+PLAIN_BYTES = 1 << 16  # within which an ordinary image says who it is
 HEADER_BYTES = IN_MEMORY_BYTES  # what a parser may be fed
 # What it may make of them. Only references to source images are many in front of the UIDs; each costs up to 6 KB.
 PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
 LONGEST_SH = 16
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+#: The encoded value of an attribute, empty for one that is missing.
+Values = Callable[[int], bytes]
 
 #: What pydicom raises on hostile bytes (RecursionError, from deep nesting, is a RuntimeError).
 PARSE_ERRORS = (
@@ -105,6 +119,63 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes
     Raises NotDicom when it cannot be parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is
     malformed, TooLarge when a deflated data set inflates beyond `max_inflated_bytes`.
     """
+    found = _plain(stream, transfer_syntax_uid) or _parsed(stream, transfer_syntax_uid, max_inflated_bytes)
+    return _identity(*found)
+
+
+def issuer_digest(dataset: Dataset) -> str:
+    """A one-way digest of Issuer of Patient ID; empty when there is none. The data set must come from a file."""
+    return _issuer_digest(_raw(dataset, ISSUER_OF_PATIENT_ID))
+
+
+def _issuer_digest(value: bytes) -> str:
+    text = " ".join(_text(value).casefold().split())
+    return hashlib.sha256(text.encode()).hexdigest()[:32] if text else ""
+
+
+def checked_uid(text: str, name: str) -> str:
+    """The UID without padding. Raises InvalidUid unless it is 1 to 64 digits and dots, no component empty."""
+    uid = text.rstrip("\0 ")
+    if len(uid) > 64 or not UID.fullmatch(uid):
+        raise InvalidUid(f"{name} is malformed")
+    return uid
+
+
+def _plain(stream: BinaryIO, transfer_syntax_uid: str) -> tuple[Values, str] | None:
+    """The values of an ordinary data set and its patient key, or None; then the stream stands where it stood."""
+    if transfer_syntax_uid in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+        return None
+    begin = stream.tell()
+    header = stream.read(PLAIN_BYTES)
+    values = plain_values(header, transfer_syntax_uid == ImplicitVRLittleEndian, IDENTIFYING, SERIES_INSTANCE_UID)
+    if values is not None:
+        value = partial(_value, values)
+        try:
+            return value, patient_key_of_encoded(value)
+        except PARSE_ERRORS:  # to be said in the parser's words
+            pass
+    stream.seek(begin)
+    return None
+
+
+def _identity(value: Values, key: str) -> Identity:
+    return Identity(
+        sop_class_uid=_uid(value(SOP_CLASS_UID), "SOP Class UID"),
+        sop_instance_uid=_uid(value(SOP_INSTANCE_UID), "SOP Instance UID"),
+        study_instance_uid=_uid(value(STUDY_INSTANCE_UID), "Study Instance UID"),
+        series_instance_uid=_uid(value(SERIES_INSTANCE_UID), "Series Instance UID"),
+        patient_key=key,
+        accession_number=_accession_number(value(ACCESSION_NUMBER)),
+        issuer=_issuer_digest(value(ISSUER_OF_PATIENT_ID)),
+    )
+
+
+def _value(values: dict[int, bytes], tag: int) -> bytes:
+    return values.get(tag, b"")
+
+
+def _parsed(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> tuple[Values, str]:
+    """The same of any data set. Raises NotDicom, TooLarge."""
     header = _header(stream, transfer_syntax_uid, max_inflated_bytes)
     allowance = Allowance(PARSED_BYTES)
     try:
@@ -115,35 +186,12 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes
             stop_when=lambda tag, _vr, _length: int(tag) > SERIES_INSTANCE_UID,
             specific_tags=list(IDENTIFYING),
         )
-        key = patient_key(found)
+        return partial(_raw, found), patient_key(found)
     except PARSE_ERRORS as error:
         if allowance.exhausted:
             raise NotDicom("data set holds more elements and sequence items than that of any image") from None
         # Parser messages may quote values; the type is all that may be said.
         raise NotDicom(f"data set cannot be read as DICOM ({type(error).__name__})") from None
-    return Identity(
-        sop_class_uid=_uid(found, SOP_CLASS_UID, "SOP Class UID"),
-        sop_instance_uid=_uid(found, SOP_INSTANCE_UID, "SOP Instance UID"),
-        study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
-        series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
-        patient_key=key,
-        accession_number=_accession_number(found),
-        issuer=issuer_digest(found),
-    )
-
-
-def issuer_digest(dataset: Dataset) -> str:
-    """A one-way digest of Issuer of Patient ID; empty when there is none. The data set must come from a file."""
-    text = " ".join(_text(dataset, ISSUER_OF_PATIENT_ID).casefold().split())
-    return hashlib.sha256(text.encode()).hexdigest()[:32] if text else ""
-
-
-def checked_uid(text: str, name: str) -> str:
-    """The UID without padding. Raises InvalidUid unless it is 1 to 64 digits and dots, no component empty."""
-    uid = text.rstrip("\0 ")
-    if len(uid) > 64 or not UID.fullmatch(uid):
-        raise InvalidUid(f"{name} is malformed")
-    return uid
 
 
 def _header(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> bytes:
@@ -185,17 +233,17 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _text(dataset: Dataset, tag: int) -> str:
-    return _raw(dataset, tag).decode("latin-1").rstrip("\0 ")
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").rstrip("\0 ")
 
 
-def _accession_number(dataset: Dataset) -> str:
-    text = _text(dataset, ACCESSION_NUMBER).strip()
+def _accession_number(value: bytes) -> str:
+    text = _text(value).strip()
     return text if len(text) <= LONGEST_SH and text.isascii() and text.isprintable() and "\\" not in text else ""
 
 
-def _uid(dataset: Dataset, tag: int, name: str) -> str:
-    text = _text(dataset, tag)
+def _uid(value: bytes, name: str) -> str:
+    text = _text(value)
     if not text:
         raise NotDicom(f"data set has no {name}")
     return checked_uid(text, name)

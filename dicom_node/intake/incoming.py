@@ -4,7 +4,7 @@ How to use:
 
     incoming = Incoming(folder, max_bytes)
     incoming.write(fragment)                    # as often as fragments come; never raises
-    incoming.stream()                           # read what came, from its first byte
+    with incoming.reading() as stream: …        # what came, from its first byte
     incoming.place(header, final)               # durable under its name, with its header in front
     incoming.discard()                          # where it is not wanted; harmless afterwards
 """
@@ -15,6 +15,8 @@ import hashlib
 import os
 import uuid
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -49,7 +51,7 @@ class Incoming:
         self._folder = folder
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
-        self._memory = bytearray()
+        self._memory = BytesIO()
         self._file: int | None = None
         self._path = ""
         self._error: OSError | DiskFull | TooMuchInTransit | None = None
@@ -84,7 +86,7 @@ class Incoming:
         self._digest.update(fragment)
         crowded = self._share is not None and self._share.crowded
         if self._file is None and self.size <= IN_MEMORY_BYTES and not crowded:
-            self._memory += fragment
+            self._memory.write(fragment)
             return
         try:
             self._spill(fragment)
@@ -99,20 +101,23 @@ class Incoming:
         if self._error is not None:
             raise self._error
 
-    def stream(self) -> BinaryIO:
+    @contextmanager
+    def reading(self) -> Iterator[BinaryIO]:
         """All of it, to be read from its first byte. Raises OSError."""
         if self._file is None:
-            return BytesIO(self._memory)
-        stream = open(self._path, "rb")  # noqa: SIM115 - the caller closes it
-        stream.seek(HEADER_LENGTH)
-        return stream
+            self._memory.seek(0)
+            yield self._memory
+            return
+        with open(self._path, "rb") as stream:
+            stream.seek(HEADER_LENGTH)
+            yield stream
 
     def place(self, header: bytes, final: str) -> None:
         """Have header and data set on the disk, then under this path. Raises OSError; then nothing is left."""
         try:
             if self._file is None:
                 self._open()
-                _write_all(self._file, [header, self._memory])
+                _write_all(self._file, [header, self._memory.getbuffer()])
             else:
                 os.pwrite(self._file, header, 0)
             assert self._file is not None
@@ -129,7 +134,7 @@ class Incoming:
 
     def discard(self) -> None:
         """Forget what came."""
-        self._memory = bytearray()
+        self._memory = BytesIO()
         if self._file is not None:
             self._close()
             _remove(self._path)
@@ -147,8 +152,8 @@ class Incoming:
             self._reserve.admit(self._admitted - written)
         if self._file is None:
             self._open()
-            _write_all(self._file, [bytes(HEADER_LENGTH), self._memory])
-            self._memory = bytearray()
+            _write_all(self._file, [bytes(HEADER_LENGTH), self._memory.getbuffer()])
+            self._memory = BytesIO()
         _write_all(self._file, [fragment])
 
     def _open(self) -> None:
@@ -164,7 +169,7 @@ class Incoming:
         self._file = None
 
 
-def _write_all(file: int | None, parts: list[bytes | bytearray | memoryview]) -> None:
+def _write_all(file: int | None, parts: list[bytes | memoryview]) -> None:
     assert file is not None
     views = [memoryview(part) for part in parts]
     while views:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -186,52 +187,92 @@ class InlineProvider(DULServiceProvider):
 
     def _is_transport_event(self) -> bool:
         connection = self._connection()
-        if connection is None or self.state_machine.current_state not in (DATA_TRANSFER, AWAITING_REQUEST):
+        state = self.state_machine.current_state
+        if connection is None or state not in (DATA_TRANSFER, AWAITING_REQUEST):
             time.sleep(0.001)
             return super()._is_transport_event()
-        if not self._pdus.buffered and not _pending(connection):
-            # Not `select`, which knows no descriptors above 1023.
-            poll = select.poll()
-            try:
-                poll.register(connection, select.POLLIN)
-                poll.register(self._wakened, select.POLLIN)
-                ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_SECONDS)}
-            except (OSError, ValueError):  # closed by another thread
-                self.event_queue.put(CONNECTION_CLOSED)
-                return False
-            if self._wakened.fileno() in ready:
-                self._wakened.recv(4096)
-            if connection.fileno() not in ready:
-                return False
+        if state == DATA_TRANSFER:
+            return self._transfer(connection)
+        if not self._readable(connection):
+            return False
         self._read_pdu_data()
         return True
 
     def _connection(self) -> Any:
         return self.socket.socket if self.socket is not None else None
 
-    def _read_pdu_data(self) -> None:
-        if self.state_machine.current_state != DATA_TRANSFER:
-            super()._read_pdu_data()
-            return
+    def _readable(self, connection: Any) -> bool:
+        """Wait a while for the peer; whether there is something of it. A closed connection ends the association."""
+        if _pending(connection):
+            return True
         try:
-            pdu = self._pdus.next(self._connection())
-        except OSError:
-            pdu = None
-        if pdu is None:
+            # Not `select`, which knows no descriptors above 1023.
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            poll.register(self._wakened, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_SECONDS)}
+        except (OSError, ValueError):  # closed by another thread
             self.event_queue.put(CONNECTION_CLOSED)
-        elif pdu[0] == P_DATA_TF and self.assoc.dimse.message is None:
-            self._take_data(pdu)
-        else:
-            self._hand_over(pdu)
+            return False
+        if self._wakened.fileno() in ready:
+            self._wakened.recv(4096)
+        return connection.fileno() in ready
 
-    def _take_data(self, pdu: memoryview) -> None:
+    def _transfer(self, connection: Any) -> bool:
+        """Take C-STOREs for as long as they come and nothing else is to be done; whether anything came."""
+        came = False
         try:
-            taken = self._stored(pdu[PDU_HEADER.size :])
+            connection.settimeout(0)
+            while self._undisturbed() and (self._pdus.whole or self._readable(connection)):
+                storing = self._read(connection)
+                if storing is not None:
+                    self._answer(connection, storing)
+                self._idle_timer.restart()
+                came = True
+            if self._pdus.hopeless():
+                raise ConnectionAbortedError
+            connection.settimeout(self._pdus.seconds)  # for what pynetdicom sends
+        except OSError:
+            self.event_queue.put(CONNECTION_CLOSED)
+        return came
+
+    def _undisturbed(self) -> bool:
+        return (
+            self.state_machine.current_state == DATA_TRANSFER
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+            and not self._pdus.hopeless()
+        )
+
+    def _read(self, connection: Any) -> _Storing | None:
+        """Take what is there, up to the end of a C-STORE, which is returned. Raises OSError at the connection's end."""
+        if not self._pdus.whole:
+            self._pdus.receive(connection)
+        while self._pdus.whole and self.event_queue.empty():
+            pdu = self._pdus.take()
+            if pdu[0] != P_DATA_TF or self.assoc.dimse.message is not None:
+                self._hand_over(pdu)
+                continue
+            storing = self._take_data(pdu)
+            if storing is not None:
+                return storing
+        return None
+
+    def _take_data(self, pdu: memoryview) -> _Storing | None:
+        """The C-STORE that is complete with these presentation data values."""
+        try:
+            values = pdu[PDU_HEADER.size :]
+            place = 0
+            if self._storing is None:
+                self._storing, place = self._begin(values)
+            if self._storing is None:
+                self._hand_over(pdu)
+                return None
+            return self._complete(self._storing, values, place)
         except _Malformed:
             self.event_queue.put(INVALID_PDU)
-            return
-        if not taken:
-            self._hand_over(pdu)
+            return None
 
     def _hand_over(self, pdu: memoryview) -> None:
         """Give pynetdicom a PDU that it would have read itself."""
@@ -243,35 +284,31 @@ class InlineProvider(DULServiceProvider):
         self.event_queue.put(event)
         self._recv_pdu.put(decoded)
 
-    def _stored(self, values: memoryview) -> bool:
-        """Take a PDU's presentation data values if they are a C-STORE's; whether they are. Raises _Malformed."""
-        place = 0
-        if self._storing is None:
-            self._storing, place = self._begin(values)
-            if self._storing is None:
-                return False
+    def _complete(self, storing: _Storing, values: memoryview, place: int) -> _Storing | None:
+        """Take a data set's next values; the C-STORE once it has all of them. Raises _Malformed."""
+        complete = False
         while place < len(values):
-            if self._storing is None or place + PDV.size > len(values):
+            if complete or place + PDV.size > len(values):
                 raise _Malformed
             length, context_id, control = PDV.unpack_from(values, place)
             end = place + 4 + length
-            if length < 2 or end > len(values) or control & COMMAND or context_id != self._storing.context_id:
+            if length < 2 or end > len(values) or control & COMMAND or context_id != storing.context_id:
                 raise _Malformed
-            self._storing.data_set.write(values[place + PDV.size : end])
+            storing.data_set.write(values[place + PDV.size : end])
             place = end
-            if control & LAST:
-                storing, self._storing = self._storing, None
-                self._answer(storing, self._service.storage.store(storing.announced, storing.data_set, storing.peer))
-                self._bear_haste()
-        if self._storing is not None and self._service.pace.broken(self._storing.began, self._storing.data_set.size):
+            complete = bool(control & LAST)
+        if complete:
+            self._storing = None
+            return storing
+        if self._service.pace.broken(storing.began, storing.data_set.size):
             log(
                 Event.ASSOCIATION_ABORTED,
                 "warning",
-                association=self._storing.peer.association_id,
+                association=storing.peer.association_id,
                 reason="a message came too slowly; see intake.least_bytes_per_second",
             )
             raise _Malformed
-        return True
+        return None
 
     def _begin(self, values: memoryview) -> tuple[_Storing | None, int]:
         """The C-STORE that begins here, and where its data set does; None for whatever else begins."""
@@ -292,17 +329,17 @@ class InlineProvider(DULServiceProvider):
         incoming = self._service.storage.incoming(peer.calling_ae)
         return _Storing(context_id, announced, peer, incoming, time.monotonic()), end
 
-    def _bear_haste(self) -> None:
-        """Raises _Malformed for a peer that goes on and on before it is answered."""
-        self._hasty = self._hasty + 1 if self._pdus.buffered else 0
-        if self._hasty > MAX_WAITING_MESSAGES:
-            raise _Malformed
-
-    def _answer(self, storing: _Storing, answer: Answer) -> None:
-        assert self.socket is not None
+    def _answer(self, connection: Any, storing: _Storing) -> None:
+        answer = self._service.storage.store(storing.announced, storing.data_set, storing.peer)
         command = response(storing.announced, answer)
         value = PDV.pack(len(command) + 2, storing.context_id, COMMAND | LAST) + command
+        connection.settimeout(self._pdus.seconds)
+        assert self.socket is not None
         self.socket.send(PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
+        connection.settimeout(0)
+        self._hasty = self._hasty + 1 if self._pdus.buffered else 0
+        if self._hasty > MAX_WAITING_MESSAGES:  # it goes on and on before it is answered
+            self.event_queue.put(INVALID_PDU)
 
 
 class _Malformed(Exception):
@@ -310,50 +347,60 @@ class _Malformed(Exception):
 
 
 class _Pdus:
-    """Reads whole PDUs, ahead of what was asked for where the peer has sent more."""
+    """Takes PDUs out of what came. seconds: how long one may take that began."""
 
-    def __init__(self, pdu_seconds: float) -> None:
-        self._pdu_seconds = pdu_seconds
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self._buffer = bytearray(READ_BYTES)
         self._begin = self._end = 0
+        self._began = 0.0
 
     @property
     def buffered(self) -> bool:
-        """Whether any of the next PDU has been read already."""
+        """Whether any of the next PDU is here."""
         return self._end > self._begin
 
-    def next(self, connection: socket.socket) -> memoryview | None:
-        """The next PDU, whose bytes last until the next call; None at the end of the connection.
+    @property
+    def whole(self) -> bool:
+        """Whether all of the next PDU is here."""
+        return self._end - self._begin >= self._next_size()
 
-        Raises OSError (TimeoutError where it does not end in time, ConnectionAbortedError where it declares too much).
-        """
-        deadline = time.monotonic() + self._pdu_seconds
-        if not self._fill(connection, PDU_HEADER.size, deadline):
-            return None
-        _, length = PDU_HEADER.unpack_from(self._buffer, self._begin)
-        if length > MAX_PDU_BYTES + PDU_SLACK_BYTES:
-            raise ConnectionAbortedError(f"PDU of {length} bytes refused")
-        whole = PDU_HEADER.size + length
-        if not self._fill(connection, whole, deadline):
-            return None
-        connection.settimeout(self._pdu_seconds)  # what is sent next has its own time
-        self._begin += whole
-        return memoryview(self._buffer)[self._begin - whole : self._begin]
+    def hopeless(self) -> bool:
+        """Whether the next PDU declares too many bytes, or did not end in time."""
+        if not self.buffered or self.whole:
+            return False
+        too_large = self._next_size() > PDU_HEADER.size + MAX_PDU_BYTES + PDU_SLACK_BYTES
+        return too_large or time.monotonic() - self._began > self.seconds
 
-    def _fill(self, connection: socket.socket, count: int, deadline: float) -> bool:
-        """Have that many bytes in the buffer; False where the connection ends before."""
+    def receive(self, connection: socket.socket) -> None:
+        """Read what is there, if anything is, without waiting. Raises OSError at the connection's end."""
+        if not self.buffered:
+            self._began = time.monotonic()
+        count = self._next_size()
         if self._begin + count > len(self._buffer) or not self.buffered:
             self._make_room(count)
-        while self._end - self._begin < count:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
             got = connection.recv_into(memoryview(self._buffer)[self._end :])
-            if not got:
-                return False
-            self._end += got
-        return True
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        if not got:
+            raise ConnectionResetError
+        self._end += got
+
+    def take(self) -> memoryview:
+        """The next PDU, which is whole. Its bytes last until more is received."""
+        begin, self._begin = self._begin, self._begin + self._next_size()
+        self._began = time.monotonic()
+        return memoryview(self._buffer)[begin : self._begin]
+
+    def _next_size(self) -> int:
+        """How many bytes the next PDU has, as far as that is known."""
+        if self._end - self._begin < PDU_HEADER.size:
+            return PDU_HEADER.size
+        return PDU_HEADER.size + int(PDU_HEADER.unpack_from(self._buffer, self._begin)[1])
 
     def _make_room(self, count: int) -> None:
-        """Move what was read ahead to the front. Nobody looks at earlier PDUs any more."""
+        """For a PDU of so many bytes: what is here goes to the front. Nobody looks at earlier ones any more."""
         rest = self._buffer[self._begin : self._end]
         if count > len(self._buffer):
             self._buffer = bytearray(count)

@@ -126,7 +126,7 @@ class Storage:
             data_set.check()
         except OSError as error:
             raise DiskFull(f"object could not be written: {error.strerror}; free space in node.storage") from error
-        with data_set.stream() as stream, self._parsing:
+        with data_set.reading() as stream, self._parsing:
             identity = read_identity(stream, announced.transfer_syntax, self._max_object_bytes)
         _check_announced(identity, announced)
         arrival = arrival_of(

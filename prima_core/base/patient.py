@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
-_SPECIFIC_CHARACTER_SET = 0x00080005
-_PATIENT_NAME = 0x00100010
-_PATIENT_ID = 0x00100020
-_PATIENT_BIRTH_DATE = 0x00100030
+SPECIFIC_CHARACTER_SET = 0x00080005
+PATIENT_NAME = 0x00100010
+PATIENT_ID = 0x00100020
+PATIENT_BIRTH_DATE = 0x00100030
 _PARTS = "PatientID", "PatientName", "PatientBirthDate"
 
 
@@ -29,9 +30,20 @@ def patient_key(dataset: Dataset) -> str:
     The data set must come from a file: only elements that nobody has converted yet are read, because converting a
     malformed one makes pydicom quote it. Raises what pydicom raises for names that cannot be decoded.
     """
-    encodings = convert_encodings(_text(dataset, _SPECIFIC_CHARACTER_SET).split("\\"))
-    name = str(PersonName(_raw(dataset, _PATIENT_NAME).rstrip(b"\0 "), encodings))
-    return patient_key_of(_text(dataset, _PATIENT_ID), name, _text(dataset, _PATIENT_BIRTH_DATE))
+    return patient_key_of_encoded(lambda tag: _raw(dataset, tag))
+
+
+def patient_key_of_encoded(value: Callable[[int], bytes]) -> str:
+    """The same from what gives the encoded value of each attribute by its tag, empty for one that is missing."""
+    return _key(*(value(tag) for tag in (SPECIFIC_CHARACTER_SET, PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE)))
+
+
+# All of a study's images say the same.
+@lru_cache(maxsize=256)
+def _key(character_set: bytes, patient_id: bytes, name: bytes, birth_date: bytes) -> str:
+    encodings = convert_encodings(_text(character_set).split("\\"))
+    decoded = str(PersonName(name.rstrip(b"\0 "), encodings))
+    return patient_key_of(_text(patient_id), decoded, _text(birth_date))
 
 
 def patient_key_of(patient_id: str, name: str, birth_date: str) -> str:
@@ -77,8 +89,8 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _text(dataset: Dataset, tag: int) -> str:
-    return _raw(dataset, tag).decode("latin-1").rstrip("\0 ")
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").rstrip("\0 ")
 
 
 def _folded(text: str) -> str:

@@ -140,7 +140,8 @@ def test_an_object_to_be_stored_goes_where_the_spool_wants_it(tmp_path: Path) ->
         bounds.on_pdu(received(message))
         message.data_set.write(fragment)
     assert isinstance(message.data_set, IncomingDataSet)
-    assert message.data_set.incoming.stream().read() == b"first second third"
+    with message.data_set.incoming.reading() as stream:
+        assert stream.read() == b"first second third"
 
 
 @pytest.mark.parametrize("answered", [True, False])
