@@ -69,6 +69,7 @@ class Worker:
         self._pulse = pulse
         self._held: set[str] = set()
         self._dropped: set[str] = set()
+        self._ahead: list[Prepared] = []
         self._faults = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -98,7 +99,8 @@ class Worker:
     def work_once(self, stop: threading.Event) -> bool:
         """Take what waits now, within the token budget, and finish it; False when nothing waited.
 
-        An urgent study that comes meanwhile waits for the batch that runs, not for those after it.
+        While the last batch runs one study more is taken and prepared, for the next time. An urgent study that comes
+        meanwhile waits for the batch that runs, not for those after it.
         """
         self._pulse.beat()
         if self._dropped:
@@ -109,7 +111,11 @@ class Worker:
             held, claimed = self._take(stop)
             batches = split(held, self._token_budget)
             while batches and not stop.is_set():
-                self._run(batches.pop(0))
+                batch = batches.pop(0)
+                if batches or any(item.claim.attempts > 1 for item in batch):
+                    self._run(batch)
+                else:
+                    self._run_and_prepare(batch, stop)
                 if batches and not batches[0][0].claim.urgent and self._registry.urgent_waits():
                     waiting = [item.claim.study_id for batch in batches for item in batch]
                     self._give_back(waiting, "an urgent study goes first")
@@ -118,7 +124,7 @@ class Worker:
             self._dropped |= self._held
             raise
         finally:
-            self._held.clear()
+            self._held.intersection_update(item.claim.study_id for item in self._ahead)
         return claimed
 
     def _work_if_reachable(self, stop: threading.Event) -> bool:
@@ -133,20 +139,44 @@ class Worker:
             log(Event.STUDY_RELEASED, study=study, reason=reason)
 
     def _take(self, stop: threading.Event) -> tuple[list[Prepared], bool]:
-        held: list[Prepared] = []
-        claimed = False
+        held, self._ahead = self._ahead, []
+        if held and not held[0].claim.urgent and self._registry.urgent_waits():
+            self._give_back([held.pop().claim.study_id], "an urgent study goes first")
+        claimed = bool(held)
         while not stop.is_set() and may_take_more(held, self._token_budget):
-            now = time.time()
-            claim = self._registry.claim(self._owner, now + LEASE_SECONDS, now, untried=bool(held))
+            claim = self._claim(untried=bool(held))
             if claim is None:
                 break
             claimed = True
+            held += self._prepare(claim)
+        return held, claimed
+
+    def _claim(self, *, untried: bool) -> Claim | None:
+        now = time.time()
+        claim = self._registry.claim(self._owner, now + LEASE_SECONDS, now, untried=untried)
+        if claim is not None:
             self._held.add(claim.study_id)
             passed(FaultPoint.STUDY_CLAIMED)
             log(Event.STUDY_CLAIMED, study=claim.study_id, revision=claim.revision, attempts=claim.attempts)
-            with self._ending(claim):
-                held.append(Prepared(claim, self._stages.prepare(claim)))
-        return held, claimed
+        return claim
+
+    def _prepare(self, claim: Claim) -> list[Prepared]:
+        """The study with its tokens; none where it had its end."""
+        prepared: list[Prepared] = []
+        with self._ending(claim):
+            prepared.append(Prepared(claim, self._stages.prepare(claim)))
+        return prepared
+
+    def _run_and_prepare(self, batch: Sequence[Prepared], stop: threading.Event) -> None:
+        """Run a batch; while the model computes, files are read for the study that comes next."""
+        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+            ahead = pool.submit(self._prepare_next, stop)
+            self._run(batch)
+        self._ahead = ahead.result()
+
+    def _prepare_next(self, stop: threading.Event) -> list[Prepared]:
+        claim = None if stop.is_set() else self._claim(untried=True)
+        return [] if claim is None else self._prepare(claim)
 
     def _run(self, batch: Sequence[Prepared]) -> None:
         try:

@@ -116,6 +116,89 @@ def test_out_of_scope_keeps_its_reason(registry: Registry) -> None:
     assert state(registry, "1.2.3") == ("out_of_scope", "not a brain")
 
 
+class Overlapping(Model):
+    """A model that computes until the next study is prepared, or until nobody prepares one."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.prepared: list[str] = []
+        self.another = threading.Event()
+        self._meanwhile = meanwhile
+
+    def prepare(self, claim: Claim) -> PreparedStudy:
+        self.prepared.append(claim.study_instance_uid)
+        if len(self.prepared) > 1:
+            self.another.set()
+        return super().prepare(claim)
+
+    def predict(self, studies: Sequence[PreparedStudy]) -> list[StudyPrediction]:
+        if not self.batches:
+            assert self.another.wait(60), "nothing is prepared while the model runs"
+            self._meanwhile()
+        return super().predict(studies)
+
+
+def test_the_next_study_is_prepared_while_the_model_runs(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3")
+    model = Overlapping()
+    worker = new_worker(registry, model.stages, budget=40)
+    worker.work_once(threading.Event())
+    assert (model.batches, model.prepared) == ([["1.1"]], ["1.1", "1.2"])
+    assert [state(registry, uid)[0] for uid in ("1.1", "1.2", "1.3")] == ["reported", "running", "complete"]
+    worker.work_once(threading.Event())
+    worker.work_once(threading.Event())
+    assert not worker.work_once(threading.Event())
+    assert (model.batches, model.prepared) == ([["1.1"], ["1.2"], ["1.3"]], ["1.1", "1.2", "1.3"])
+
+
+def test_a_study_prepared_ahead_keeps_its_lease(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue(registry, "1.1", "1.2")
+    worker = new_worker(registry, Overlapping().stages, budget=40)
+    worker.work_once(threading.Event())
+    later = time.time() + 10 * working.LEASE_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    worker._renew()
+    assert registry.reclaim_expired(later, 2) == []
+    worker.work_once(threading.Event())
+    assert state(registry, "1.2")[0] == "reported"
+
+
+def test_a_study_prepared_ahead_makes_way_for_an_urgent_one(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2")
+    model = Overlapping(lambda: queue(registry, "1.9", urgent="1.9"))
+    worker = new_worker(registry, model.stages, budget=40)
+    worker.work_once(threading.Event())
+    worker.work_once(threading.Event())
+    assert model.batches == [["1.1"], ["1.9"]]
+    worker.work_once(threading.Event())
+    assert model.batches[2:] == [["1.2"]]
+    found = registry.study("1.2")
+    assert found is not None
+    assert (found.state, found.attempts) == ("reported", 1)
+
+
+def test_a_stopping_worker_gives_back_what_it_prepared_ahead(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2")
+    stop = threading.Event()
+    new_worker(registry, Overlapping(stop.set).stages, budget=40).run(stop)
+    assert [state(registry, uid)[0] for uid in ("1.1", "1.2")] == ["reported", "complete"]
+
+
+def test_nothing_is_prepared_beside_a_study_that_may_have_brought_a_worker_down(registry: Registry) -> None:
+    queue(registry, "1.1")
+    work(registry, replace(Model().stages, predict=raises(RuntimeError("device"))))
+    registry.record_arrivals([arrival(1, study="1.2", at=900)])
+    registry.close_quiet(900, 0, 900)
+    model = Model()
+
+    def predict(studies: Sequence[PreparedStudy]) -> list[StudyPrediction]:
+        assert state(registry, "1.2")[0] == "complete"
+        return model.predict(studies)
+
+    work(registry, replace(model.stages, predict=predict))
+    assert model.batches == [["1.1"]]
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -194,12 +277,11 @@ def test_an_urgent_study_that_comes_meanwhile_waits_for_one_batch_only(registry:
         return model.predict(studies)
 
     # Each study alone exceeds the budget of a batch, but not what the worker may hold together.
-    work(registry, replace(model.stages, predict=predict), rounds=2, budget=60)
-    assert model.batches[:2] == [["1.1"], ["1.9"]]
-    assert state(registry, "1.2")[0] == "complete"
+    work(registry, replace(model.stages, predict=predict), rounds=3, budget=60)
+    assert model.batches[:3] == [["1.1"], ["1.9"], ["1.2"]]
     found = registry.study("1.2")
     assert found is not None
-    assert found.attempts == 0
+    assert (found.state, found.attempts) == ("reported", 1), "making way cost it no attempt"
 
 
 def test_a_database_that_goes_away_costs_the_study_no_attempt(
