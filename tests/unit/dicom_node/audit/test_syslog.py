@@ -1,6 +1,6 @@
 """Audit records to a syslog server on a real socket: framed as RFC 5425 has it, in order, none lost while it is away.
 
-The server is the test's own: it shares no code with the sender. rsyslog and syslog-ng are not tried.
+The server is the test's own: it shares no code with the sender. `tests/integration/test_audit_rsyslog.py` has rsyslog.
 """
 
 from __future__ import annotations
