@@ -154,9 +154,10 @@ class Explainer:
         yield together
 
     def _masked_answers(self, series: int, questions: Sequence[Question], kept: list[Tensor]) -> Tensor:
-        """In bf16 unless the bundle runs in fp32: what masks are compared for is far larger than what that costs."""
+        """In short numbers unless the bundle runs in fp32: what masks are compared for is far larger than the cost."""
         runtime = self._model.runtime
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.precision != "fp32"):
+        short = torch.float16 if runtime.precision == "fp16" else torch.bfloat16
+        with torch.autocast(runtime.device.type, short, enabled=runtime.precision != "fp32"):
             return self._answers(series, questions, kept)
 
     def _answers(self, series: int, questions: Sequence[Question], kept: list[Tensor]) -> Tensor:

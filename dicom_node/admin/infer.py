@@ -27,7 +27,7 @@ app = typer.Typer()
 def infer(
     study_dir: Annotated[Path, typer.Argument(help="Folder with one study's DICOM files, at any depth.")],
     bundle: Annotated[Path | None, typer.Option(help="Model bundle; the configuration's when left out.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, int8 or auto.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16 (GPU), int8 (CPU) or auto.")] = None,
     embedding: Annotated[bool, typer.Option("--embedding", help="Add the study embedding to the JSON.")] = False,
     config: OptionalConfigFile = None,
     json: Json = False,
@@ -61,8 +61,8 @@ def infer(
 def _model_settings(configuration: Configuration, bundle: Path | None, precision: str | None) -> ModelSection:
     chosen = {"bundle": bundle, "precision": precision}
     merged = configuration.model.model_dump() | {key: value for key, value in chosen.items() if value is not None}
-    if merged["precision"] not in ("auto", "fp32", "bf16", "int8"):
-        raise ConfigurationError("--precision: use fp32, bf16, int8 or auto")
+    if merged["precision"] not in ("auto", "fp32", "bf16", "fp16", "int8"):
+        raise ConfigurationError("--precision: use fp32, bf16, fp16, int8 or auto")
     if merged["bundle"] is None:
         raise ConfigurationError("no model: give --bundle DIR, or --config FILE with model.bundle")
     return ModelSection.model_validate(merged)

@@ -217,7 +217,7 @@ class ModelSection(Section):
     """execution: local, in the worker's own process, or on a Ray cluster, see `ray`."""
 
     bundle: Path | None = None
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     device: str = "auto"
     allow_nonclinical: bool = False
     token_budget: Annotated[int, Field(ge=1)] = 4000

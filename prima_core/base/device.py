@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+CONVOLUTION_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 Chunk = TypeVar("Chunk")
 M_ARENA_MAX = -8  # malloc.h
 
@@ -35,7 +36,7 @@ class Runtime:
     @property
     def convolution_dtype(self) -> torch.dtype:
         """The dtype of the tokenizer's weights and activations."""
-        return torch.float32 if self.precision == "fp32" else torch.bfloat16
+        return CONVOLUTION_DTYPE[self.precision]
 
     def map(self, function: Callable[[Chunk], Tensor], chunks: Iterable[Chunk]) -> Iterator[Tensor]:
         """`function` of every chunk, in order, for inference.
@@ -83,10 +84,11 @@ class Runtime:
 
 
 def resolve(device: str = "auto", precision: str = "auto") -> Runtime:
-    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16|int8.
+    """The runtime for `device` auto|cpu|cuda|cuda:N and `precision` auto|fp32|bf16|fp16|int8.
 
-    int8 is bf16 with the wide convolutions in 8-bit integers; `auto` never takes it. Raises ValueError for other names,
-    for a GPU that is not there, and for int8 where the device is no CPU that computes it in hardware.
+    fp16 is for GPUs that have no bf16; it ends at 65,504, past which a study gets no result. int8 is bf16 with the wide
+    convolutions in 8-bit integers. `auto` takes neither. Raises ValueError for other names, for a GPU that is not
+    there, for fp16 on a CPU, and for int8 where the device is no CPU that computes it in hardware.
     """
     place = _device(device)
     if place.type == "cuda":
@@ -126,11 +128,15 @@ def _precision(name: str, device: torch.device) -> Precision:
         return "fp32"
     if name == "bf16":
         return "bf16"
+    if name == "fp16":
+        if device.type != "cuda":
+            raise ValueError("precision 'fp16' needs a GPU")
+        return "fp16"
     if name == "int8":
         if device.type != "cpu" or not has_int8():
             raise ValueError("precision 'int8' needs a CPU with AVX-512 VNNI and BF16")
         return "int8"
-    raise ValueError(f"unknown precision {name!r}: use auto, fp32, bf16 or int8")
+    raise ValueError(f"unknown precision {name!r}: use auto, fp32, bf16, fp16 or int8")
 
 
 def has_bf16(device: torch.device) -> bool:

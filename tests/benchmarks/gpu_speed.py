@@ -83,7 +83,7 @@ def main() -> int:
         document["gpu"] = torch.cuda.get_device_name()
         with tempfile.TemporaryDirectory() as folder:
             bundle = load_bundle(write_random_bundle(Path(folder) / "bundle", released()).directory)
-            for precision in ("fp32", "bf16"):
+            for precision in ("fp32", "bf16", "fp16"):
                 document[precision] = measured(build_model(bundle, "cuda", precision), options.tokens, options.repeats)
         print(json.dumps(document, indent=1))
     else:

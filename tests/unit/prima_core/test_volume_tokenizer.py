@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from prima_core.base.checkpoint import TorchArchive
-from prima_core.base.device import has_int8, resolve
+from prima_core.base.device import Runtime, has_int8, resolve
+from prima_core.base.winograd import WinogradConv3d
 from prima_core.bundle import Bundle, build_model
 from prima_core.import_prima import tokenizer_tensors
 from prima_core.random_weights import _random_tensor, demo, released
@@ -52,6 +53,18 @@ def test_released_widths_equal_the_plain_encoder(axis: int) -> None:
         with torch.inference_mode():
             (int8,) = coarse.encode([PatchSet(some, axis)])
         assert float((int8 - exact).norm() / exact.norm()) < 0.03
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_half_precision_as_a_gpu_has_it(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WinogradConv3d, "suits", lambda _: False)  # as on a GPU
+    exact, rounded, some = tokenizer("released"), tokenizer("released"), PatchSet(patches(2, axis), axis)
+    exact.place(Runtime(torch.device("cpu"), "fp32"))
+    rounded.place(Runtime(torch.device("cpu"), "fp16"))
+    with torch.inference_mode():
+        (fp32,), (fp16,) = exact.encode([some]), rounded.encode([some])
+    assert fp16.dtype == torch.float32
+    assert float((fp16 - fp32).norm() / fp32.norm()) < 0.002
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])

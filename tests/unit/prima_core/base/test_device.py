@@ -56,6 +56,14 @@ def test_a_named_precision_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, pr
     assert resolve("cpu", precision).precision == precision
 
 
+def test_half_precision_is_a_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    runtime = resolve("cuda", "fp16")
+    assert (runtime.precision, runtime.convolution_dtype) == ("fp16", torch.float16)
+    with pytest.raises(ValueError, match="needs a GPU"):
+        resolve("cpu", "fp16")
+
+
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("gpu", "fp32"), ("cuda:x", "fp32"), ("cpu:1", "fp32"), ("cpu", "fp16"), ("cuda:99", "fp32")],
