@@ -353,7 +353,7 @@ class _Pdus:
         self.seconds = seconds
         self._buffer = bytearray(READ_BYTES)
         self._begin = self._end = 0
-        self._began = 0.0
+        self._began: float | None = None
 
     @property
     def buffered(self) -> bool:
@@ -367,14 +367,14 @@ class _Pdus:
 
     def hopeless(self) -> bool:
         """Whether the next PDU declares too many bytes, or did not end in time."""
-        if not self.buffered or self.whole:
+        if self._began is None or self.whole:
             return False
         too_large = self._next_size() > PDU_HEADER.size + MAX_PDU_BYTES + PDU_SLACK_BYTES
         return too_large or time.monotonic() - self._began > self.seconds
 
     def receive(self, connection: socket.socket) -> None:
         """Read what is there, if anything is, without waiting. Raises OSError at the connection's end."""
-        if not self.buffered:
+        if self._began is None:  # under TLS before any of it is here: half a record cannot be read
             self._began = time.monotonic()
         count = self._next_size()
         if self._begin + count > len(self._buffer) or not self.buffered:
@@ -390,7 +390,7 @@ class _Pdus:
     def take(self) -> memoryview:
         """The next PDU, which is whole. Its bytes last until more is received."""
         begin, self._begin = self._begin, self._begin + self._next_size()
-        self._began = time.monotonic()
+        self._began = time.monotonic() if self.buffered else None
         return memoryview(self._buffer)[begin : self._begin]
 
     def _next_size(self) -> int:

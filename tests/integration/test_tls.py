@@ -112,6 +112,16 @@ def test_a_known_peer_sends_images_over_tls(node: RunningReceiver, pacs: Issued,
     assert node.standings(after=1) == {"current": 1}
 
 
+def test_half_a_record_and_silence_ends_the_association(own: Issued, pacs: Issued, tmp_path: Path) -> None:
+    settings = {"tls": own.table(), "peers": [{"ae_title": "PACS"}], "inline": True, "dimse_timeout_seconds": 1.0}
+    with receiver(configuration_for(tmp_path, free_port(), **settings)) as impatient, connect(impatient, pacs) as peer:
+        peer.settimeout(60)
+        peer.sendall(associate_request("PACS"))
+        assert read_pdu(peer) is not None
+        os.write(peer.fileno(), b"\x17\x03\x03\x40\x00")  # application data of 16 KB, as far as its header
+        assert read_pdu(peer) is None
+
+
 def test_an_ae_title_goes_with_its_certificate_alone(node: RunningReceiver, pacs: Issued, scanner: Issued) -> None:
     assert echo(node, "PACS", *pacs.dcmtk()) == 0
     assert echo(node, "FILM", *pacs.dcmtk()) == 0
