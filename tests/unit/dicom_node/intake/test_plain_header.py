@@ -82,6 +82,9 @@ OUT_OF_THE_ORDINARY = {
     "a sequence of undefined length": of_undefined_length(),
     "tags that do not ascend": WHOLE.replace(b"\x08\0\x18\0", b"\x08\0\x10\0"),
     "no VR": WHOLE.replace(b"\x10\0\x10\0PN", b"\x10\0\x10\0??"),
+    "a character set of another VR": encoded(image(SpecificCharacterSet="ISO_IR 100"), ExplicitVRLittleEndian).replace(
+        b"\x08\0\x05\0CS", b"\x08\0\x05\0US"
+    ),
     "an end before the UIDs": WHOLE[:200],
     "a command's element": b"\0\0\0\0UL\4\0\0\0\0\0" + WHOLE,
     "implicit after all": encoded(image(), ImplicitVRLittleEndian),
