@@ -73,7 +73,8 @@ class StudyQueue(WithdrawalBook):
         """Take the most urgent, then oldest study that waits; None when nothing does. One atomic transaction.
 
         One that got an object since it was closed that may correct or reject its images waits until that is judged, for
-        a while. untried: only a study that no attempt has failed on, fit for the company of others.
+        a while. untried: only if no attempt has failed on it, which makes it fit for the company of others; those after
+        one that has must not go before it for ever.
         """
         due = sa.or_(
             studies.c.state == StudyState.COMPLETE,
@@ -82,12 +83,12 @@ class StudyQueue(WithdrawalBook):
         with self._write() as connection:
             row = connection.execute(
                 sa.select(studies)
-                .where(due, certain(at), studies.c.attempts == 0 if untried else sa.true())
+                .where(due, certain(at))
                 .order_by(studies.c.urgent.desc(), studies.c.completed_at, studies.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, key_share=True)
             ).one_or_none()
-            if row is None:
+            if row is None or (untried and row.attempts):
                 return None
             move(
                 connection,

@@ -184,6 +184,20 @@ def test_a_stopping_worker_gives_back_what_it_prepared_ahead(registry: Registry)
     assert [state(registry, uid)[0] for uid in ("1.1", "1.2")] == ["reported", "complete"]
 
 
+def test_a_study_to_be_tried_again_is_not_passed_by_for_ever(registry: Registry) -> None:
+    queue(registry, "1.1", "1.2", "1.3", "1.4")
+    model = Model()
+
+    def predict(studies: Sequence[PreparedStudy]) -> list[StudyPrediction]:
+        if not model.batches:
+            model.batches.append(["none"])
+            raise RuntimeError("device")
+        return model.predict(studies)
+
+    work(registry, replace(model.stages, predict=predict), rounds=5, budget=40)
+    assert model.batches == [["none"], ["1.2"], ["1.1"], ["1.3"], ["1.4"]]
+
+
 def test_nothing_is_prepared_beside_a_study_that_may_have_brought_a_worker_down(registry: Registry) -> None:
     queue(registry, "1.1")
     work(registry, replace(Model().stages, predict=raises(RuntimeError("device"))))
