@@ -21,6 +21,7 @@ SPECIFIC_CHARACTER_SET = 0x00080005
 PATIENT_NAME = 0x00100010
 PATIENT_ID = 0x00100020
 PATIENT_BIRTH_DATE = 0x00100030
+_LONGEST_KEPT = 4096  # bytes; a hostile object's values may have megabytes
 _PARTS = "PatientID", "PatientName", "PatientBirthDate"
 
 
@@ -35,15 +36,18 @@ def patient_key(dataset: Dataset) -> str:
 
 def patient_key_of_encoded(value: Callable[[int], bytes]) -> str:
     """The same from what gives the encoded value of each attribute by its tag, empty for one that is missing."""
-    return _key(*(value(tag) for tag in (SPECIFIC_CHARACTER_SET, PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE)))
+    said = tuple(value(tag) for tag in (SPECIFIC_CHARACTER_SET, PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE))
+    return _kept_key(*said) if sum(map(len, said)) <= _LONGEST_KEPT else _key(*said)
 
 
-# All of a study's images say the same.
-@lru_cache(maxsize=256)
 def _key(character_set: bytes, patient_id: bytes, name: bytes, birth_date: bytes) -> str:
     encodings = convert_encodings(_text(character_set).split("\\"))
     decoded = str(PersonName(name.rstrip(b"\0 "), encodings))
     return patient_key_of(_text(patient_id), decoded, _text(birth_date))
+
+
+# All of a study's images say the same.
+_kept_key = lru_cache(maxsize=256)(_key)
 
 
 def patient_key_of(patient_id: str, name: str, birth_date: str) -> str:

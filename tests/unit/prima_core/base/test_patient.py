@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections import defaultdict
+
 import pytest
 
-from prima_core.base.patient import contradiction, merge_patient_keys, same_patient
+from prima_core.base.patient import (
+    PATIENT_ID,
+    contradiction,
+    merge_patient_keys,
+    patient_key_of_encoded,
+    same_patient,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +43,15 @@ def test_a_contradiction_is_found_between_any_two_of_many() -> None:
 def test_merging_keeps_what_is_known() -> None:
     assert merge_patient_keys("a::", ":b:") == "a:b:"
     assert merge_patient_keys("", "a:b:c") == "a:b:c"
+
+
+def test_values_of_megabytes_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            said = defaultdict(bytes, {PATIENT_ID: b"%020d" % number * 25_000})
+            assert patient_key_of_encoded(said.__getitem__)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 20
