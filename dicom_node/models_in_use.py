@@ -125,7 +125,8 @@ class ModelsInUse:
     def refresh(self) -> None:
         """Load what was activated or set to run in shadow since the last call, and let go of what is not in use.
 
-        To be called while no study is in hand: each is run by one bundle from beginning to end.
+        To be called between two batches: each study is run by one bundle from `predict` on. What is prepared does not
+        depend on the bundle.
         """
         if self._registry.model_generation() == self._generation:
             return

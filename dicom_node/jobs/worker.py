@@ -32,10 +32,10 @@ FAULTS = 3  # studies in a row, each run alone, on which the model fails unexpec
 class Stages:
     """The stages between a claim and a result.
 
-    prepare: spool files → tokens; raises OutOfScope or another PrimaError. predict: the model, several studies at once.
-    report: a durable document. hand_over: what is sent where, and who is told the priority. refresh: called while no
-    study is in hand, to take a new bundle into use. spare: a piece of work for the time in which no study waits, which
-    ends early when one does; False when there was none.
+    prepare: spool files → tokens, whatever the bundle; raises OutOfScope or another PrimaError. predict: the model,
+    several studies at once. report: a durable document. hand_over: what is sent where, and who is told the priority.
+    refresh: called while no study is in hand but one that is prepared, to take a new bundle into use. spare: a piece of
+    work for the time in which no study waits, which ends early when one does; False when there was none.
     """
 
     prepare: Callable[[Claim], PreparedStudy]
