@@ -186,6 +186,8 @@ class InlineProvider(DULServiceProvider):
                     return
 
     def _is_transport_event(self) -> bool:
+        if not self.event_queue.empty():  # as the connection's opening, with which its request may have come
+            return False
         connection = self._connection()
         state = self.state_machine.current_state
         if connection is None or state not in (DATA_TRANSFER, AWAITING_REQUEST):

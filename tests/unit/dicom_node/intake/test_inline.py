@@ -173,6 +173,18 @@ def test_an_echo_between_two_images_is_pynetdicoms(node: RunningReceiver) -> Non
     sender.release()
 
 
+def test_nothing_waits_for_the_next_look(node: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "LOOK_SECONDS", 3600.0)
+    for _ in range(5):
+        sender = RawSender(node.port)
+        dataset, data = image(24)
+        sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
+        answer = sender.answer()
+        assert answer is not None
+        assert answer.Status == 0
+        sender.release()
+
+
 def test_a_large_object_is_never_whole_in_memory(node: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_node.intake.incoming.IN_MEMORY_BYTES", 1 << 16)
     held: list[int] = []
