@@ -19,6 +19,7 @@ class GuardedHandler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
+        self._prepare(association)
 
         def end() -> None:
             # Each thread waits for the other, and the peer for both.
@@ -28,6 +29,9 @@ class GuardedHandler(RequestHandler):
         guard(association, end)
         guard(association.dul, end)
         return association
+
+    def _prepare(self, association: Association) -> None:
+        """What is to be changed in an association before its threads start."""
 
 
 def guard(thread: threading.Thread, end: Callable[[], None]) -> None:

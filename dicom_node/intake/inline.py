@@ -78,11 +78,9 @@ def inline_handler(service: StoreService, pdu_seconds: float) -> type[GuardedHan
     """
 
     class InlineHandler(GuardedHandler):
-        def _create_association(self) -> Association:
-            association = super()._create_association()
+        def _prepare(self, association: Association) -> None:
             association._reactor_checkpoint = Doorbell()
             association.dul = InlineProvider(association, service, pdu_seconds)
-            return association
 
     return InlineHandler
 
@@ -148,9 +146,6 @@ class InlineProvider(DULServiceProvider):
         """Until the association ends."""
         try:
             super().run_reactor()
-        except Exception as error:  # noqa: BLE001 - what a peer sends makes pynetdicom raise anything
-            # Its own thread ends the association once it finds this one gone.
-            log(Event.ASSOCIATION_ABORTED, "warning", error=type(error).__name__, reason="not to be understood")
         finally:
             if self._storing is not None:
                 self._storing.data_set.discard()
