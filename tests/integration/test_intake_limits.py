@@ -132,7 +132,7 @@ def test_floods_of_connections_keep_nobody_out_and_cost_few_threads(tmp_path: Pa
                 # Of those that were refused, a quarter of 128 places, two threads each, and those on their way out.
                 assert node.figure("Threads") < 10 + 2 * (32 + 32 + 1)
         assert node.megabytes - before < 100
-        assert node.stored() >= 5 * 6
+        wait_until(lambda: node.stored() >= 5 * 6, "the rows of all images")
 
 
 def test_an_address_that_floods_does_not_take_its_own_way_out(tmp_path: Path) -> None:
