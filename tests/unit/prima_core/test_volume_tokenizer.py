@@ -58,7 +58,7 @@ def test_released_widths_equal_the_plain_encoder(axis: int) -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_half_precision_as_a_gpu_has_it(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WinogradConv3d, "suits", lambda _: False)  # as on a GPU
-    exact, rounded, some = tokenizer("released"), tokenizer("released"), PatchSet(patches(2, axis), axis)
+    exact, rounded, some = tokenizer("demo"), tokenizer("demo"), PatchSet(patches(2, axis), axis)
     exact.place(Runtime(torch.device("cpu"), "fp32"))
     rounded.place(Runtime(torch.device("cpu"), "fp16"))
     with torch.inference_mode():
