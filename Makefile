@@ -16,12 +16,13 @@ RUN ?= speedrun
 FAULTS ?= 240
 FUZZ ?= 50
 
-.PHONY: demo test speedrun install install-test install-training peers lint check long bench faults fuzz soak audit audit-packages clean
+.PHONY: demo test speedrun install install-test install-training peers lint style types check long bench faults fuzz soak audit audit-packages clean
 
 demo: install
 	$(VENV)/bin/dicom-node demo $(DEMO_ARGS)
 
-test: install-test peers lint check
+test: install-test peers style
+	$(MAKE) --no-print-directory --jobs 2 types check
 
 speedrun: install-training
 	$(VENV)/bin/python -m training.speedrun --out $(RUN) $(SPEEDRUN_ARGS)
@@ -45,9 +46,13 @@ $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml $(CONSTRAINTS)
 peers:
 	deploy/install-test-peers
 
-lint:
+lint: style types
+
+style:
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+types:
 	$(VENV)/bin/mypy
 
 # Three on two cores: much of the time is spent waiting for nodes.
