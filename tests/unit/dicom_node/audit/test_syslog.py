@@ -132,8 +132,14 @@ def test_the_thread_sends_what_comes_and_ends_when_it_is_told_to(trail: Trail, o
     server, stop = Server(own), threading.Event()
     forwarder(trail, server.port, own).start(stop)
     wait_until(lambda: server.numbers() == [1, 2, 3, 4, 5], "the records were sent")
+    assert sending()
     stop.set()
+    wait_until(lambda: not sending(), "the thread ended")
     server.close()
+
+
+def sending() -> bool:
+    return any(thread.name == "syslog" for thread in threading.enumerate())
 
 
 def test_records_go_by_datagrams_too(trail: Trail) -> None:

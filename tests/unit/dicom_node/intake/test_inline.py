@@ -173,16 +173,22 @@ def test_an_echo_between_two_images_is_pynetdicoms(node: RunningReceiver) -> Non
     sender.release()
 
 
+def store_one(node: RunningReceiver) -> None:
+    """One image over an association of its own, from opening to release."""
+    sender = RawSender(node.port)
+    dataset, data = image(24)
+    sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
+    answer = sender.answer()
+    assert answer is not None
+    assert answer.Status == 0
+    sender.release()
+    assert stored(node, dataset) == data
+
+
 def test_nothing_waits_for_the_next_look(node: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inline, "LOOK_SECONDS", 3600.0)
     for _ in range(5):
-        sender = RawSender(node.port)
-        dataset, data = image(24)
-        sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
-        answer = sender.answer()
-        assert answer is not None
-        assert answer.Status == 0
-        sender.release()
+        store_one(node)
 
 
 def test_a_large_object_is_never_whole_in_memory(node: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,14 +222,7 @@ def test_another_pynetdicom_is_left_to_its_own_ways(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(inline.InlineProvider, "_take_data", lambda *_: pytest.fail("stored inline"))
     assert not inline.usable()
     with receiver(tmp_path, inline=True) as plain:
-        sender = RawSender(plain.port)
-        dataset, data = image(24)
-        sender.connection.sendall(data_pdu(3, store_request(dataset.SOPInstanceUID)) + data_pdu(2, data))
-        answer = sender.answer()
-        assert answer is not None
-        assert answer.Status == 0
-        sender.release()
-        assert stored(plain, dataset) == data
+        store_one(plain)
 
 
 def test_the_pinned_pynetdicom_is_the_one_that_this_was_written_for() -> None:
