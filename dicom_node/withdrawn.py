@@ -1,8 +1,8 @@
 """A person's withdrawals, in files beside the spool: they hold although the registry is lost and rebuilt from there.
 
 One file a study. It names the images of the withdrawn result by a digest of their paths, which hold digests of their
-contents. A result of exactly these images is withdrawn as it is made, where it is the first that the registry knows of
-the study: nothing of it leaves the node. Any other result stands, as does that of a study that a person runs again.
+contents. A result of exactly these images is withdrawn as it is made: nothing of it leaves the node, whatever the
+registry knows of what came before. Any other result stands, as does that of a study that a person runs again.
 A registry that was restored from a copy may know the very result and not that it was withdrawn: it is withdrawn again.
 """
 
@@ -41,8 +41,6 @@ def forget(storage: Path, study: str) -> None:
 
 def remembered(storage: Path, claim: Claim) -> PersonsWithdrawal | None:
     """The withdrawal that a result of this claim falls under. Raises RetriableError when it cannot be read now."""
-    if claim.revision != 1:
-        return None
     try:
         kept = json.loads(_file(storage, claim.study_id).read_bytes())
         if kept["images"] != _digest(path for _, path in claim.images):

@@ -193,7 +193,7 @@ def withdraw(
     elif state is StudyState.WITHDRAWN:
         result.print("withdrawn; `dicom-node retry` runs the study again")
     else:
-        result.print(f"withdrawn; the study is {state}, and what comes of that stands on its own")
+        result.print(f"withdrawn; the study is {state}, and what comes of other images stands on its own")
 
 
 def find(registry: Registry, uid: str) -> StudyView:

@@ -41,7 +41,6 @@ def test_it_holds_for_the_same_images_in_any_order_and_no_others(registry: Regis
     remember(tmp_path, claim.study_id, WISH, reversed(paths(claim)), 205)
     assert remembered(tmp_path, claim) == WISH
     assert remembered(tmp_path, replace(claim, images=claim.images[:1])) is None
-    assert remembered(tmp_path, replace(claim, revision=2)) is None, "this registry knows what came before"
     forget(tmp_path, claim.study_id)
     forget(tmp_path, claim.study_id)
     assert remembered(tmp_path, claim) is None
@@ -100,6 +99,24 @@ def test_it_holds_in_a_registry_restored_from_before_it(registry: Registry, tmp_
     assert (study.state, study.reason) == ("withdrawn", WISH.reason)
     assert [delivery.state for delivery in study.deliveries] == ["withdrawn"]
     assert [former.withdrawn_at for former in study.former] == [300]
+
+
+def test_it_holds_for_what_a_registry_from_before_its_images_makes_later(registry: Registry, tmp_path: Path) -> None:
+    """The copy knows the first result alone; the late image is found in the spool, and with it the second is made."""
+    first = claimed(registry, 1)
+    reported(registry, first, 220)
+    registry.record_arrivals([arrival(2)])
+    registry.close_quiet(1e6, 0, 310)
+    second = registry.claim("w", 1e9, 320)
+    assert second is not None
+    assert (second.revision, len(second.images)) == (2, 2)
+    remember(tmp_path, first.study_id, WISH, paths(second), 230)
+    wish = remembered(tmp_path, second)
+    registry.finish_reported(second, report("1.2.4", 2), Handover(withdrawn=wish), 330)
+    study = registry.study(first.study_id)
+    assert study is not None
+    assert (study.state, study.reason) == ("withdrawn", WISH.reason)
+    assert [delivery.state for delivery in study.deliveries] == ["withdrawn"], "the first went nowhere either"
 
 
 @pytest.mark.parametrize(("images", "at"), [(1, 230), (2, 210)])
