@@ -330,13 +330,22 @@ class InlineProvider(DULServiceProvider):
         answer = self._service.storage.store(storing.announced, storing.data_set, storing.peer)
         command = response(storing.announced, answer)
         value = PDV.pack(len(command) + 2, storing.context_id, COMMAND | LAST) + command
-        connection.settimeout(self._pdus.seconds)
-        assert self.socket is not None
-        self.socket.send(PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
-        connection.settimeout(0)
+        self._send_answer(connection, PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
         self._hasty = self._hasty + 1 if self._pdus.buffered else 0
         if self._hasty > MAX_WAITING_MESSAGES:  # it goes on and on before it is answered
             self.event_queue.put(INVALID_PDU)
+
+    def _send_answer(self, connection: Any, pdu: bytes) -> None:
+        """At once where the connection takes it, as nearly always; else as pynetdicom does. Raises OSError."""
+        try:
+            pdu = pdu[connection.send(pdu) :]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        if pdu:
+            connection.settimeout(self._pdus.seconds)
+            assert self.socket is not None
+            self.socket.send(pdu)
+            connection.settimeout(0)
 
 
 class _Malformed(Exception):
