@@ -122,8 +122,9 @@ def read_identity(
 ) -> Identity:
     """Read the identity of the data set that starts at the stream's position.
 
-    parsing: entered for what takes the general parser, which may cost memory. Raises NotDicom when it cannot be parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is
-    malformed, TooLarge when a deflated data set inflates beyond `max_inflated_bytes`.
+    parsing: entered for whatever takes the general parser, which may cost memory. Raises NotDicom when it cannot be
+    parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is malformed, TooLarge when a deflated
+    data set inflates beyond `max_inflated_bytes`.
     """
     found = _plain(stream, transfer_syntax_uid)
     if found is None:

@@ -21,6 +21,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -337,10 +338,8 @@ class InlineProvider(DULServiceProvider):
 
     def _send_answer(self, connection: Any, pdu: bytes) -> None:
         """At once where the connection takes it, as nearly always; else as pynetdicom does. Raises OSError."""
-        try:
+        with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pdu = pdu[connection.send(pdu) :]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
         if pdu:
             connection.settimeout(self._pdus.seconds)
             assert self.socket is not None
