@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -64,6 +65,7 @@ HEADER_BYTES = IN_MEMORY_BYTES  # what a parser may be fed
 PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
 LONGEST_SH = 16
+UNCOUNTED = nullcontext()
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
 #: The encoded value of an attribute, empty for one that is missing.
@@ -112,13 +114,22 @@ class Identity:
         return self.sop_class_uid in MR_IMAGES
 
 
-def read_identity(stream: BinaryIO, transfer_syntax_uid: str, max_inflated_bytes: int) -> Identity:
+def read_identity(
+    stream: BinaryIO,
+    transfer_syntax_uid: str,
+    max_inflated_bytes: int,
+    parsing: AbstractContextManager[object] = UNCOUNTED,
+) -> Identity:
     """Read the identity of the data set that starts at the stream's position.
 
-    Raises NotDicom when it cannot be parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is
-    malformed, TooLarge when a deflated data set inflates beyond `max_inflated_bytes`.
+    parsing: entered for whatever takes the general parser, which may cost memory. Raises NotDicom when it cannot be
+    parsed, would cost too much to parse or lacks a UID, InvalidUid when a UID is malformed, TooLarge when a deflated
+    data set inflates beyond `max_inflated_bytes`.
     """
-    found = _plain(stream, transfer_syntax_uid) or _parsed(stream, transfer_syntax_uid, max_inflated_bytes)
+    found = _plain(stream, transfer_syntax_uid)
+    if found is None:
+        with parsing:
+            found = _parsed(stream, transfer_syntax_uid, max_inflated_bytes)
     return _identity(*found)
 
 

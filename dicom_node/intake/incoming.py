@@ -5,13 +5,14 @@ How to use:
     incoming = Incoming(folder, max_bytes)
     incoming.write(fragment)                    # as often as fragments come; never raises
     with incoming.reading() as stream: …        # what came, from its first byte
-    incoming.place(header, final)               # durable under its name, with its header in front
+    incoming.place(header, name, folder)        # on the disk, under its name, with its header in front
     incoming.discard()                          # where it is not wanted; harmless afterwards
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import uuid
 import weakref
@@ -30,6 +31,9 @@ from dicom_node.intake.transit import Share
 
 # What identifies an object is searched in as much; nearly every single-frame image is smaller.
 IN_MEMORY_BYTES = 4 << 20
+# Names of files that are half-written: nobody else's, and no random number for each, which is one more system call.
+PROCESS = uuid.uuid4().hex
+_numbers = itertools.count()
 ASKED_BYTES = 1 << 20  # of what is to come in a file, for which the disk's reserve is asked at a time
 
 
@@ -112,8 +116,11 @@ class Incoming:
             stream.seek(HEADER_LENGTH)
             yield stream
 
-    def place(self, header: bytes, final: str) -> None:
-        """Have header and data set on the disk, then under this path. Raises OSError; then nothing is left."""
+    def place(self, header: bytes, name: str, folder: int) -> None:
+        """Have header and data set on the disk, then under this name in an open folder, which is left to be synced.
+
+        Raises OSError; then nothing is left.
+        """
         try:
             if self._file is None:
                 self._open()
@@ -124,7 +131,7 @@ class Incoming:
             passed(FaultPoint.SPOOL_WRITTEN)
             os.fsync(self._file)
             passed(FaultPoint.SPOOL_SYNCED)
-            os.rename(self._path, final)
+            os.rename(self._path, name, dst_dir_fd=folder)
             passed(FaultPoint.SPOOL_RENAMED)
             self._close()
             self._give_back()
@@ -157,7 +164,7 @@ class Incoming:
         _write_all(self._file, [fragment])
 
     def _open(self) -> None:
-        self._path = os.path.join(self._folder, uuid.uuid4().hex)
+        self._path = os.path.join(self._folder, f"{PROCESS}.{next(_numbers)}")
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
         # For an association that ends without a word.
         self._forgotten = weakref.finalize(self, _forget, self._file, self._path)

@@ -21,6 +21,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,13 +331,20 @@ class InlineProvider(DULServiceProvider):
         answer = self._service.storage.store(storing.announced, storing.data_set, storing.peer)
         command = response(storing.announced, answer)
         value = PDV.pack(len(command) + 2, storing.context_id, COMMAND | LAST) + command
-        connection.settimeout(self._pdus.seconds)
-        assert self.socket is not None
-        self.socket.send(PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
-        connection.settimeout(0)
+        self._send_answer(connection, PDU_HEADER.pack(P_DATA_TF, len(value)) + value)
         self._hasty = self._hasty + 1 if self._pdus.buffered else 0
         if self._hasty > MAX_WAITING_MESSAGES:  # it goes on and on before it is answered
             self.event_queue.put(INVALID_PDU)
+
+    def _send_answer(self, connection: Any, pdu: bytes) -> None:
+        """At once where the connection takes it, as nearly always; else as pynetdicom does. Raises OSError."""
+        with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pdu = pdu[connection.send(pdu) :]
+        if pdu:
+            connection.settimeout(self._pdus.seconds)
+            assert self.socket is not None
+            self.socket.send(pdu)
+            connection.settimeout(0)
 
 
 class _Malformed(Exception):

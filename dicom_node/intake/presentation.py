@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
-
 from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
@@ -104,4 +102,11 @@ class Contexts(list[PresentationContext]):
     """
 
     def __deepcopy__(self, _memo: object) -> Contexts:
-        return Contexts(copy(context) for context in self)
+        return Contexts(map(_copied, self))
+
+
+def _copied(context: PresentationContext) -> PresentationContext:
+    # As `copy.copy`, which takes ten times longer: for 200 of them longer than the rest of an association's beginning.
+    made = object.__new__(type(context))
+    made.__dict__.update(context.__dict__)
+    return made

@@ -28,6 +28,7 @@ GATHER_SECONDS = 0.1
 MAX_WAITING = 20_000
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class RegistryBehind(RetriableError):
@@ -81,11 +82,19 @@ def noted(work: Callable[[], None], give_up: threading.Event) -> bool:
 def record(registry: Registry, arrivals: Sequence[Arrival], give_up: threading.Event) -> int:
     """Write the rows of durable objects, patiently; returns how many the database took.
 
-    One row that it will not take must not keep the others out; the object's file stays for the next start.
+    Of one that it did not take the object's file stays for the next start.
     """
-    if not arrivals or noted(partial(registry.record_arrivals, arrivals), give_up):
-        return len(arrivals)
-    return sum(record(registry, [arrival], give_up) for arrival in arrivals) if len(arrivals) > 1 else 0
+    return together(registry.record_arrivals, arrivals, give_up)
+
+
+def together(write: Callable[[Sequence[Item]], None], items: Sequence[Item], give_up: threading.Event) -> int:
+    """Write items in one transaction, patiently; returns how many the database took.
+
+    One that it will not take must not keep the others out: then they go one by one.
+    """
+    if not items or noted(partial(write, items), give_up):
+        return len(items)
+    return sum(together(write, [item], give_up) for item in items) if len(items) > 1 else 0
 
 
 class Registrar:
@@ -147,13 +156,8 @@ class Registrar:
         return group
 
     def _write(self, group: Sequence[Opened | Arrival | Closed | None]) -> None:
-        for item in group:
-            if isinstance(item, Opened):
-                noted(partial(self._open, item), self._give_up)
-        record(self._registry, [item for item in group if isinstance(item, Arrival)], self._give_up)
-        for item in group:
-            if isinstance(item, Closed):
-                noted(partial(self._registry.close_association, item.association_id, item.at), self._give_up)
-
-    def _open(self, item: Opened) -> None:
-        self._registry.open_association(item.association_id, self._boot_id, item.calling_ae, item.address, item.at)
+        opened = [(one.association_id, one.calling_ae, one.address, one.at) for one in group if isinstance(one, Opened)]
+        together(partial(self._registry.open_associations, self._boot_id), opened, self._give_up)
+        record(self._registry, [one for one in group if isinstance(one, Arrival)], self._give_up)
+        closed = [(one.association_id, one.at) for one in group if isinstance(one, Closed)]
+        together(self._registry.close_associations, closed, self._give_up)

@@ -31,6 +31,7 @@ from dicom_node.intake.transit import Share
 INCOMING = ".incoming"
 UNREADABLE = ".unreadable"
 REMEMBERED_FOLDERS = 10_000
+FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 def spool_path(study_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
@@ -69,15 +70,16 @@ class Spool:
         Raises DiskFull; then nothing half-written stays.
         """
         folder, name = arrival.path.split("/")
-        target = os.path.join(self.folder, folder)
-        final = os.path.join(target, name)
         try:
-            self._make_folder(folder)
-            if os.path.exists(final):
-                data_set.discard()
-            else:
-                data_set.place(encoded_header(arrival), final)
-            sync_folder(target)
+            target = self._open_folder(folder)
+            try:
+                if os.access(name, os.F_OK, dir_fd=target):
+                    data_set.discard()
+                else:
+                    data_set.place(encoded_header(arrival), name, target)
+                os.fsync(target)
+            finally:
+                os.close(target)
             passed(FaultPoint.SPOOL_DURABLE)
         except OSError as error:
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
@@ -129,15 +131,20 @@ class Spool:
         """Move an unreadable file out of the way, for a person to look at. Raises OSError."""
         (self.folder / path).rename(self._unreadable / f"{uuid.uuid4().hex}.{Path(path).name}")
 
-    def _make_folder(self, name: str) -> None:
+    def _open_folder(self, name: str) -> int:
+        """A descriptor of a study's folder, itself durable. In one that is deleted meanwhile nothing can be placed."""
         folder = os.path.join(self.folder, name)
-        if name in self._durable_folders and os.path.isdir(folder):
-            return
+        if name in self._durable_folders:
+            try:
+                return os.open(folder, FOLDER)
+            except FileNotFoundError:  # its last file was deleted
+                self._durable_folders.discard(name)
         Path(folder).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
         sync_folder(self.folder)
         if len(self._durable_folders) >= REMEMBERED_FOLDERS:
             self._durable_folders.clear()
         self._durable_folders.add(name)
+        return os.open(folder, FOLDER)
 
 
 def arrival_of(

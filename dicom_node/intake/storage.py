@@ -126,8 +126,8 @@ class Storage:
             data_set.check()
         except OSError as error:
             raise DiskFull(f"object could not be written: {error.strerror}; free space in node.storage") from error
-        with data_set.reading() as stream, self._parsing:
-            identity = read_identity(stream, announced.transfer_syntax, self._max_object_bytes)
+        with data_set.reading() as stream:
+            identity = read_identity(stream, announced.transfer_syntax, self._max_object_bytes, self._parsing)
         _check_announced(identity, announced)
         arrival = arrival_of(
             identity,

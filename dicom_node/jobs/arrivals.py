@@ -32,20 +32,28 @@ class ArrivalBook(RevisionBook):
 
     def open_association(self, association_id: str, boot_id: str, calling_ae: str, address: str, at: float) -> None:
         """Note an association; studies it feeds stay open until it is closed."""
+        self.open_associations(boot_id, [(association_id, calling_ae, address, at)])
+
+    def open_associations(self, boot_id: str, opened: Sequence[tuple[str, str, str, float]]) -> None:
+        """Note associations, each with its id, calling AE title, address and time, in one transaction."""
+        rows = [
+            {"id": one, "boot_id": boot_id, "calling_ae": calling_ae, "address": address, "opened_at": at}
+            for one, calling_ae, address, at in opened
+        ]
         with self._write() as connection:
-            connection.execute(
-                associations.insert().values(
-                    id=association_id, boot_id=boot_id, calling_ae=calling_ae, address=address, opened_at=at
-                )
-            )
+            connection.execute(associations.insert(), rows)
 
     def close_association(self, association_id: str, at: float) -> None:
         """Note the end of an association, however it came. Arrivals over it must be recorded before."""
+        self.close_associations([(association_id, at)])
+
+    def close_associations(self, closed: Sequence[tuple[str, float]]) -> None:
+        """Note the ends of associations, each with its id and time, in one transaction."""
+        this = sa.and_(associations.c.id == sa.bindparam("closed"), associations.c.closed_at.is_(None))
         with self._write() as connection:
             connection.execute(
-                associations.update()
-                .where(associations.c.id == association_id, associations.c.closed_at.is_(None))
-                .values(closed_at=at)
+                associations.update().where(this).values(closed_at=sa.bindparam("at")),
+                [{"closed": one, "at": at} for one, at in closed],
             )
 
     def close_other_boots(self, boot_id: str, at: float) -> None:

@@ -51,13 +51,17 @@ class Notes(Registry):
             self.away -= 1
             raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    def open_association(self, association_id: str, boot_id: str, calling_ae: str, address: str, at: float) -> None:
-        self._reach()
-        self.calls.append(("open", association_id))
+    def open_associations(self, boot_id: str, opened: Sequence[tuple[str, str, str, float]]) -> None:
+        self._take("open", [one[0] for one in opened])
 
-    def close_association(self, association_id: str, at: float) -> None:
+    def close_associations(self, closed: Sequence[tuple[str, float]]) -> None:
+        self._take("close", [one[0] for one in closed])
+
+    def _take(self, what: str, associations: Sequence[str]) -> None:
         self._reach()
-        self.calls.append(("close", association_id))
+        if self.refused & set(associations):
+            raise IntegrityError(what, {}, Exception("refused"))
+        self.calls += [(what, one) for one in associations]
 
     def record_arrivals(self, arrivals: Sequence[Arrival]) -> None:
         self._reach()
@@ -105,6 +109,19 @@ def test_a_row_the_database_refuses_does_not_keep_the_others_out() -> None:
     registry = Notes(refused=["study/2.dcm"])
     record(registry)
     assert registry.calls == expected(without=[2])
+
+
+def test_an_association_the_database_refuses_does_not_keep_the_others_out() -> None:
+    registry = Notes(refused=["b"])
+    registrar = Registrar(registry, "boot")
+    registrar.start()
+    for name in "abc":
+        registrar.put(Opened(name, "A", "::1", 0.0))
+    registrar.put(arrival(0))
+    for name in "abc":
+        registrar.put(Closed(name, 1.0))
+    registrar.stop(60)
+    assert registry.calls == [("open", "a"), ("open", "c"), *expected(1)[1:-1], ("close", "a"), ("close", "c")]
 
 
 def test_senders_are_told_to_wait_when_too_many_rows_wait() -> None:

@@ -161,6 +161,27 @@ def test_a_folder_that_was_cleaned_away_is_made_again(spool: Spool) -> None:
     assert spool.read(arrival.path, BOUND) == arrival
 
 
+def test_nothing_is_placed_in_a_folder_that_is_cleaned_away_meanwhile(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_set()
+    arrival = arrival_for(data)
+    real = os.rename
+
+    def cleaned(source: str, name: str, *, dst_dir_fd: int) -> None:
+        monkeypatch.undo()
+        (spool.folder / arrival.study_id).rmdir()
+        (spool.folder / arrival.study_id).mkdir()  # by another, who did not sync it yet
+        real(source, name, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "rename", cleaned)
+    with pytest.raises(DiskFull):
+        put(spool, arrival, data)
+    assert files_in(spool) == []
+    put(spool, arrival, data)
+    assert spool.read(arrival.path, BOUND) == arrival
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "text", "renamed", "note"])
 def test_a_damaged_file_is_recognised(spool: Spool, damage: str) -> None:
     data = data_set()
