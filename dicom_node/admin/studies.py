@@ -179,13 +179,12 @@ def withdraw(
     """Take a study's results back: from the outbox, the reading list and, by a rejection note, the archives."""
     configuration, registry = open_registry(config)
     found = find(registry, uid)
-    record, wish = registry.result_record(found.id), PersonsWithdrawal(REASONS[reason], getuser())
-    now = time.time()
+    wish, now = PersonsWithdrawal(REASONS[reason], getuser()), time.time()
+    standing = registry.standing_images(found.id, now)
     with redirect_stdout(sys.stderr):  # what is logged on the way
         state = registry.withdraw(found.id, wish.rejection, wish.who, now)
-    if record is not None and record.provenance is not None:
-        images = [image.path for image in record.provenance.images]
-        remember(configuration.node.storage, found.id, wish, images, now)
+    if standing:
+        remember(configuration.node.storage, found.id, wish, standing, now)
     former = registry.study(found.id)
     count = len([one for one in former.former if one.withdrawn_at is not None]) if former is not None else 0
     if json:

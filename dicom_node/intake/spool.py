@@ -132,7 +132,10 @@ class Spool:
         (self.folder / path).rename(self._unreadable / f"{uuid.uuid4().hex}.{Path(path).name}")
 
     def _open_folder(self, name: str) -> int:
-        """A descriptor of a study's folder, itself durable. In one that is deleted meanwhile nothing can be placed."""
+        """A descriptor of a study's folder, made durable where it is new here.
+
+        In one that is deleted meanwhile nothing can be placed.
+        """
         folder = os.path.join(self.folder, name)
         if name in self._durable_folders:
             try:

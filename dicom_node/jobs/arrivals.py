@@ -36,6 +36,8 @@ class ArrivalBook(RevisionBook):
 
     def open_associations(self, boot_id: str, opened: Sequence[tuple[str, str, str, float]]) -> None:
         """Note associations, each with its id, calling AE title, address and time, in one transaction."""
+        if not opened:
+            return
         rows = [
             {"id": one, "boot_id": boot_id, "calling_ae": calling_ae, "address": address, "opened_at": at}
             for one, calling_ae, address, at in opened
@@ -49,6 +51,8 @@ class ArrivalBook(RevisionBook):
 
     def close_associations(self, closed: Sequence[tuple[str, float]]) -> None:
         """Note the ends of associations, each with its id and time, in one transaction."""
+        if not closed:
+            return
         this = sa.and_(associations.c.id == sa.bindparam("closed"), associations.c.closed_at.is_(None))
         with self._write() as connection:
             connection.execute(

@@ -160,6 +160,7 @@ def as_graph(model: Prima, chunk: int) -> Callable[[], None]:
     """One full chunk of the encoder, captured; what a replay costs beside a call."""
     doubled = torch.rand(chunk, 1, 8, 32, 32, device="cuda").to(torch.bfloat16, memory_format=torch.channels_last_3d)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             model.tokenizer.encoder(doubled)

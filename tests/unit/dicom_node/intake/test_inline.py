@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import ssl
 import struct
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynetdicom
 import pytest
@@ -242,3 +244,47 @@ def test_noise_between_images_ends_one_association_and_no_other(node: RunningRec
     assert answer is not None
     assert answer.Status == 0
     steady.release()
+
+
+class Reluctant:
+    """A connection that takes some bytes at once, or raises what says that it takes none."""
+
+    def __init__(self, takes: int | type[OSError]) -> None:
+        self.takes, self.waits, self.sent = takes, [0.0], b""
+
+    def send(self, data: bytes) -> int:
+        if self.waits[-1]:  # as AssociationSocket.send has it, which then waits
+            self.sent += data
+            return len(data)
+        if not isinstance(self.takes, int):
+            raise self.takes
+        self.sent += data[: self.takes]
+        return min(self.takes, len(data))
+
+    def settimeout(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("takes", "waits"),
+    [
+        (100, []),
+        (3, [5, 0]),
+        (BlockingIOError, [5, 0]),
+        (ssl.SSLWantWriteError, [5, 0]),
+        (ssl.SSLWantReadError, [5, 0]),
+    ],
+)
+def test_an_answer_goes_out_whole_whatever_the_connection_takes_at_once(
+    takes: int | type[OSError], waits: list[float]
+) -> None:
+    connection = Reluctant(takes)
+    provider = SimpleNamespace(_pdus=SimpleNamespace(seconds=5), socket=connection)
+    inline.InlineProvider._send_answer(provider, connection, b"an answer")  # type: ignore[arg-type]
+    assert (connection.sent, connection.waits[1:]) == (b"an answer", waits)
+
+
+def test_a_connection_that_is_gone_is_said() -> None:
+    provider = SimpleNamespace(_pdus=SimpleNamespace(seconds=5), socket=None)
+    with pytest.raises(ConnectionResetError):
+        inline.InlineProvider._send_answer(provider, Reluctant(ConnectionResetError), b"an answer")  # type: ignore[arg-type]

@@ -43,6 +43,19 @@ def test_what_came_is_due_once_its_association_has_ended(registry: Registry) -> 
     assert take(registry) == []
 
 
+def test_associations_of_a_group_each_keep_what_is_theirs(registry: Registry) -> None:
+    registry.open_associations("boot", [("a", "SCANNER", "192.0.2.7", 100.0), ("b", "ARCHIVE", "192.0.2.8", 101.0)])
+    registry.record_arrivals([arrival(1, association_id="a"), arrival(2, study="1.2.9", association_id="b")])
+    registry.close_associations([("a", 110.0), ("b", 111.0)])
+    registry.close_associations([("a", 120.0)])  # it ended before
+    assert {(one.study_instance_uid, one.peer, one.address, one.at) for one in take(registry)} == {
+        ("1.2.3", "SCANNER", "192.0.2.7", 110.0),
+        ("1.2.9", "ARCHIVE", "192.0.2.8", 111.0),
+    }
+    registry.open_associations("boot", [])
+    registry.close_associations([])
+
+
 @pytest.mark.parametrize("gone", ["cleaned", "lost"])
 def test_what_was_sent_again_after_its_file_went_is_due_again(registry: Registry, gone: str) -> None:
     images = [arrival(number, association_id="a") for number in (1, 2)]
