@@ -34,6 +34,7 @@ from training.base.cohort import StudyLabels, StudyReport
 from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Precision, Stage, random, train
+from training.base.muon import WithMuon, inner_matrices, parameters_but
 from training.base.splits import Split
 from training.base.trained_on import SEEN, write_seen
 from training.prepare.store import TokenizedStudy
@@ -68,6 +69,8 @@ class Tokens(Protocol):
 class ClipSettings:
     """Defaults are the paper's; small cohorts want a learning rate of about 1e-3 and a temperature of about 2.7.
 
+    muon: the learning rate of Muon, which then takes the matrices inside the study model, without weight decay; 0 for
+    Adam alone.
     second_moment: decay of Adam's average of squares; a short run wants 0.98, as the first steps' large gradients would
     hold it back for long. temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100.
     abnormal_extra: how many more times a study with a known finding comes in every round. series_weight, label_weight,
@@ -80,6 +83,7 @@ class ClipSettings:
     )
     dropout: Dropout = field(default_factory=Dropout)
     learning_rate: float = 2e-6
+    muon: float = 0.0
     weight_decay: float = 1e-4
     second_moment: float = 0.999
     temperature: float = 0.07
@@ -216,12 +220,15 @@ class ClipStage(Stage[_Item]):
         tower = open_text_tower(text, architecture.study_vit.output, settings.most_report_tokens)
         labels = sum(map(len, names.values())) if settings.label_weight else 0
         self.module = ClipModel(image, tower, settings, labels, len(self._diagnoses))
+        matrices = inner_matrices(image) if settings.muon else []
         self.optimizer = torch.optim.Adam(
-            self.module.parameters(),
+            parameters_but(self.module, matrices),
             lr=settings.learning_rate,
             betas=(0.9, settings.second_moment),
             weight_decay=settings.weight_decay,
         )
+        if settings.muon:
+            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon)
         extra = [n for n, study in enumerate(self._training) if self._abnormal(study)] * settings.abnormal_extra
         self._order = EndlessOrder([*range(len(self._training)), *extra], settings.loop.seed)
 
@@ -372,6 +379,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates.")] = 100_000,
     batch: Annotated[int, typer.Option(help="Studies an update.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 2e-6,
+    muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
     temperature: Annotated[float, typer.Option(help="At the start; cosines are multiplied by exp of it.")] = 0.07,
     label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
     most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,
@@ -388,6 +396,7 @@ def main(
         loop,
         Dropout(most_tokens=most_tokens),
         learning_rate=learning_rate,
+        muon=muon,
         temperature=temperature,
         label_weight=label_weight,
     )

@@ -36,6 +36,7 @@ from training.base.cohort import StudyLabels
 from training.base.command import command, explained
 from training.base.errors import BadTrainingData
 from training.base.loop import EndlessOrder, LoopSettings, Outputs, Precision, Stage, random, train
+from training.base.muon import WithMuon, inner_matrices, parameters_but
 from training.base.trained_on import SEEN, write_seen
 from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
@@ -53,7 +54,9 @@ RARE_SERIES = -2.8  # the logit that the probe of series starts from
 class LocaliseSettings:
     """most_tokens: of a series. focus: share of the draws in which up to a third of the tokens show a finding.
 
-    names: share of series whose name is made unknown. token_weight, series_weight: of the two losses.
+    names: share of series whose name is made unknown. learning_rate: AdamW's. muon: the learning rate of Muon, which
+    then takes the matrices inside the model, without weight decay; 0 for AdamW alone. token_weight, series_weight: of
+    the two losses.
     """
 
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(10_000, 96, warmup=200))
@@ -61,6 +64,7 @@ class LocaliseSettings:
     focus: float = 0.75
     names: float = 0.07
     learning_rate: float = 1e-3
+    muon: float = 0.0
     weight_decay: float = 1e-2
     token_weight: float = 10.0
     series_weight: float = 1.0
@@ -151,12 +155,15 @@ class LocaliseStage(Stage[LocatedSeries]):
         self._placed = {name for study in studies for name in tokens.located(study) or ()}
         torch.manual_seed(settings.loop.seed)
         self.module = LocaliseModel(architecture, len(self._names))
+        matrices = inner_matrices(self.module.series_name, self.module.sequence_vit) if settings.muon else []
         self.optimizer = torch.optim.AdamW(
-            self.module.parameters(),
+            parameters_but(self.module, matrices),
             lr=settings.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=settings.weight_decay,
         )
+        if settings.muon:
+            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon)
         self._order = EndlessOrder(range(len(self._series)), settings.loop.seed)
 
     def draw(self, step: int, positions: range) -> list[LocatedSeries]:
@@ -218,14 +225,14 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates.")] = 10_000,
     batch: Annotated[int, typer.Option(help="Series an update.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="AdamW's.")] = 1e-3,
+    muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
     precision: Annotated[Precision, typer.Option(help="Of the matrix products.")] = "no",
     model: Annotated[ModelName, typer.Option(help="The architecture.")] = ModelName.SMALL,
 ) -> None:
     """Train name encoder and sequence ViT of a run on where findings lie."""
     opened = RunFolder(run)
-    settings = LocaliseSettings(
-        LoopSettings(steps, batch, warmup=min(200, steps // 4), precision=precision), learning_rate=learning_rate
-    )
+    loop = LoopSettings(steps, batch, warmup=min(200, steps // 4), precision=precision)
+    settings = LocaliseSettings(loop, learning_rate=learning_rate, muon=muon)
     names = run / "series_names"
     with explained():
         figures = train_localise(

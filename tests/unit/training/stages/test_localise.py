@@ -61,13 +61,15 @@ def stage(store: TokenStore, settings: LocaliseSettings = SETTINGS) -> LocaliseS
     return LocaliseStage(store, store.labels(), names(store)[: STUDIES - 2], tiny(), settings)
 
 
-def test_tokens_and_series_are_learned_by_heart(tmp_path: Path, store: TokenStore) -> None:
-    figures = train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", SETTINGS)
+@pytest.mark.parametrize("muon", [0.0, 1e-2])
+def test_tokens_and_series_are_learned_by_heart(tmp_path: Path, store: TokenStore, muon: float) -> None:
+    settings = replace(SETTINGS, muon=muon)
+    figures = train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", settings)
     first, *_, last = read_curve(tmp_path / "localise/curve.csv")
     assert last["token"] < 0.15 * first["token"]
     assert last["series"] < 0.3 * first["series"]
     assert figures["losses"]["token"] == last["token"]
-    assert train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", SETTINGS) == figures
+    assert train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", settings) == figures
 
 
 def test_a_killed_run_ends_with_the_same_bytes(
