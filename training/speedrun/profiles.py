@@ -82,7 +82,7 @@ def tiny() -> Profile:
         resamples=2,
         batches=(4, 4, 4),
         shares=(1.0,),
-        held_out=0.25,
+        held_out=0.35,
     )
 
 
