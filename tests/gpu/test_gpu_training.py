@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from support.killed_training import killed_at
 from support.training_cohort import CLIP, TEXT, cohort, tiny
 from training.base.curve import read_curve
 from training.base.loop import LoopSettings, Precision, Stage, train
@@ -22,10 +22,6 @@ from training.stages.clip import ClipStage, Cohort, train_clip
 from training.stages.text_tower import make_text_tower
 
 ON_GPU = replace(CLIP, loop=replace(CLIP.loop, device="auto"), abnormal_extra=0, label_weight=1.0)
-
-
-class Killed(Exception):
-    """Stands for a process that dies."""
 
 
 @pytest.fixture
@@ -61,22 +57,13 @@ def test_a_gpu_follows_the_curve_of_the_cpu(tmp_path: Path, studies: Cohort, tex
 
 @pytest.mark.parametrize("precision", ["no", "fp16"])
 def test_a_killed_run_goes_on_along_its_curve(
-    tmp_path: Path, studies: Cohort, text: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, studies: Cohort, text: Path, precision: Precision
 ) -> None:
     """With fp16 the scaler's state too; sums on a GPU have no fixed order, so not to the bit."""
     settings = replace(ON_GPU, loop=replace(ON_GPU.loop, steps=10, precision=precision))
     train_clip(studies, tiny(), text, tmp_path / "whole", settings)
-    draw = ClipStage.draw
-
-    def until_five(self: ClipStage, step: int, positions: range) -> Any:
-        if step == 5:
-            raise Killed
-        return draw(self, step, positions)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClipStage, "draw", until_five)
-        with pytest.raises(Killed):
-            train_clip(studies, tiny(), text, tmp_path / "killed", settings)
+    with killed_at(ClipStage, 5):
+        train_clip(studies, tiny(), text, tmp_path / "killed", settings)
     train_clip(studies, tiny(), text, tmp_path / "killed", settings)
     whole, killed = (read_curve(tmp_path / run / "curve.csv") for run in ("whole", "killed"))
     assert [row["loss"] for row in killed] == pytest.approx([row["loss"] for row in whole], abs=2e-3)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from support.killed_training import killed_at
 from support.training_cohort import CLIP, TEXT, cohort, tiny
 from training.base.muon import WithMuon, inner_matrices, parameters_but
 from training.stages.clip import ClipStage, train_clip
@@ -17,10 +18,6 @@ from training.stages.study_model import StudyModel
 from training.stages.text_tower import make_text_tower
 
 SETTINGS = replace(CLIP, muon=1e-2)
-
-
-class Killed(Exception):
-    """Stands for a process that dies."""
 
 
 def test_only_matrices_between_layers_are_muons() -> None:
@@ -57,22 +54,13 @@ def test_a_closure_is_refused() -> None:
         WithMuon(torch.optim.SGD([layer.bias], lr=0.5), [layer.weight], 0.1).step(lambda: 0.0)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Muon's momentum is in the checkpoint."""
     studies = cohort(tmp_path / "store")
     make_text_tower(studies.reports.values(), tmp_path / "text", TEXT)
     train_clip(studies, tiny(), tmp_path / "text", tmp_path / "whole", SETTINGS)
-    draw = ClipStage.draw
-
-    def until_five(self: ClipStage, step: int, positions: range) -> object:
-        if step == 5:
-            raise Killed
-        return draw(self, step, positions)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClipStage, "draw", until_five)
-        with pytest.raises(Killed):
-            train_clip(studies, tiny(), tmp_path / "text", tmp_path / "killed", SETTINGS)
+    with killed_at(ClipStage, 5):
+        train_clip(studies, tiny(), tmp_path / "text", tmp_path / "killed", SETTINGS)
     train_clip(studies, tiny(), tmp_path / "text", tmp_path / "killed", SETTINGS)
     whole, killed = (load_file(tmp_path / run / "study_model.safetensors") for run in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.killed_training import killed_at
 from support.training_cohort import CLIP, TEXT, tiny, tokenized
 from training.base.cohort import StudyLabels, StudyRecord, StudyReport
 from training.base.curve import read_curve
@@ -72,22 +73,11 @@ def test_tokens_and_series_are_learned_by_heart(tmp_path: Path, store: TokenStor
     assert train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", settings) == figures
 
 
-def test_a_killed_run_ends_with_the_same_bytes(
-    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, store: TokenStore) -> None:
     settings = replace(SETTINGS, loop=replace(LOOP, steps=8, checkpoint_every=3))
     train_localise(store, store.labels(), names(store), tiny(), tmp_path / "whole", settings)
-    draw = LocaliseStage.draw
-
-    def dying(self: LocaliseStage, step: int, positions: range) -> object:
-        if step == 5:
-            raise KeyboardInterrupt
-        return draw(self, step, positions)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LocaliseStage, "draw", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train_localise(store, store.labels(), names(store), tiny(), tmp_path / "killed", settings)
+    with killed_at(LocaliseStage, 5):
+        train_localise(store, store.labels(), names(store), tiny(), tmp_path / "killed", settings)
     train_localise(store, store.labels(), names(store), tiny(), tmp_path / "killed", settings)
     assert (tmp_path / "killed/start.safetensors").read_bytes() == (tmp_path / "whole/start.safetensors").read_bytes()
 
