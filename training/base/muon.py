@@ -36,14 +36,16 @@ def parameters_but(module: nn.Module, others: Iterable[nn.Parameter]) -> list[nn
 class WithMuon(torch.optim.Optimizer):
     """Steps `rest` and, for `matrices`, Muon. Its state is that of both, parameters of `rest` first.
 
-    learning_rate: on Adam's scale; torch fits it to each matrix' shape. Matrices have no weight decay, and clipping of
-    the gradient's norm means nothing to them.
+    learning_rate: on Adam's scale; torch fits it to each matrix' shape. decay: of the matrices' weights, times the
+    learning rate every step. Clipping of the gradient's norm means nothing to them.
     """
 
-    def __init__(self, rest: torch.optim.Optimizer, matrices: Iterable[nn.Parameter], learning_rate: float) -> None:
+    def __init__(
+        self, rest: torch.optim.Optimizer, matrices: Iterable[nn.Parameter], learning_rate: float, decay: float = 0.0
+    ) -> None:
         self._rest = rest
         self._muon = torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            matrices, lr=learning_rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
         )
         super().__init__([*rest.param_groups, *self._muon.param_groups], {})
         self._share()

@@ -23,7 +23,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder to write to")],
     studies: Annotated[int, typer.Option(min=1, help="how many")],
     first_seed: Annotated[int, typer.Option(min=0, help="the studies have this seed and the following ones")] = 0,
-    domain: Annotated[str, typer.Option(help="home, or away: other vendors, words and image quality")] = "home",
+    domain: Annotated[str, typer.Option(help="home; teaching: with more findings; away: other scanners")] = "home",
 ) -> None:
     """Make phantom studies of the head, with labels, reports and truth. They are simulated: no patient's."""
     try:

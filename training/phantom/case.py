@@ -6,6 +6,7 @@ to a model. Numbers are in the manner of a hospital's, with rare things made com
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -261,6 +262,7 @@ class Story:
 
 
 OPERATED = ("craniotomy", "resection_cavity")
+SECOND_STORY = 0.75  # share of the patients of a teaching collection who have a second story as well
 FEWEST = {"multiple_sclerosis": 3, "diffuse_axonal_injury": 4}  # a single dot is not the disease
 STORIES: tuple[Story, ...] = (
     Story(9.6, (44, 16), 0.55),  # headache, dizziness, no finding
@@ -330,15 +332,23 @@ BY_CHANCE: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def draw_case(seed: int) -> Case:
-    """The patient of a seed: age, sex and findings, the one that matters most first."""
+def draw_case(seed: int, second_story: float = 0.0) -> Case:
+    """The patient of a seed: age, sex and findings, the one that matters most first.
+
+    second_story: share of the patients who have the findings of another story besides, which life rarely brings
+    together: more to learn from one head.
+    """
     generator = np.random.default_rng([seed, 1])
     shares = np.array([story.share for story in STORIES])
-    story = STORIES[int(generator.choice(len(STORIES), p=shares / shares.sum()))]
+    draw = functools.partial(generator.choice, len(STORIES), p=shares / shares.sum())
+    story = STORIES[int(draw())]
     age = float(np.clip(generator.normal(*story.age), YOUNGEST, OLDEST))
     sex = "F" if generator.random() < story.women else "M"
-    kinds = list(dict.fromkeys([*story.always, *_often(story, generator), *_by_chance(age, story, generator)]))
-    findings = _agree([_draw(kind, generator) for kind in kinds])
+    kinds = [*story.always, *_often(story, generator), *_by_chance(age, story, generator)]
+    if second_story and generator.random() < second_story:
+        other = STORIES[int(draw())]
+        kinds += [*other.always, *_often(other, generator)]
+    findings = _agree([_draw(kind, generator) for kind in dict.fromkeys(kinds)])
     return Case(seed, round(age, 1), sex, findings)
 
 

@@ -1,8 +1,9 @@
 """Which series a scanner makes, and how: drawn from distributions that are fixed before anything is trained.
 
-There are two domains. "home" is where a model learns. "away" is another country's hospital: other vendors and words,
-thicker slices, other matrices and fields, more noise and shading. What is drawn never depends on what is wrong with the
-patient, so that neither words nor parameters give a diagnosis away.
+There are three domains. "home" is where a model is at work. "teaching" is a collection of patients with more findings
+than is usual, on the scanners of "home": where it learns. "away" is another country's hospital: other vendors and
+words, thicker slices, other matrices and fields, more noise and shading. What is drawn never depends on what is wrong
+with the patient, so that neither words nor parameters give a diagnosis away.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ DOMAINS = {
         wrapped=0.08,
     ),
 }
+DOMAINS["teaching"] = DOMAINS["home"]
 
 
 def draw_protocol(generator: np.random.Generator, domain: str) -> StudyProtocol:

@@ -16,7 +16,7 @@ import numpy as np
 
 from training.base.cohort import StudyLabels
 from training.phantom.anatomy import build_head
-from training.phantom.case import SIMULATED, draw_case
+from training.phantom.case import SECOND_STORY, SIMULATED, draw_case
 from training.phantom.dicom import StudyFacts, phantom_uid, write_study
 from training.phantom.priority import judge
 from training.phantom.protocol import draw_protocol
@@ -70,7 +70,7 @@ def simulate(seed: int, domain: str) -> Simulation:
     """
     protocol = draw_protocol(_stream(seed, domain, _PROTOCOL), domain)
     when = visit(seed)
-    head = build_head(draw_case(when.patient_seed))
+    head = build_head(draw_case(when.patient_seed, SECOND_STORY if domain == "teaching" else 0.0))
     case = replace(head.case, age_years=head.case.age_years + when.days_since_first / 365.25)
     noise = _stream(seed, domain, _NOISE)
     acquisitions = tuple(acquire(head, plan, noise) for plan in protocol.series)

@@ -69,8 +69,8 @@ class Tokens(Protocol):
 class ClipSettings:
     """Defaults are the paper's; small cohorts want a learning rate of about 1e-3 and a temperature of about 2.7.
 
-    muon: the learning rate of Muon, which then takes the matrices inside the study model, without weight decay; 0 for
-    Adam alone.
+    muon: the learning rate of Muon, which then takes the matrices inside the study model, with a weight decay of
+    `muon_decay`; 0 for Adam alone.
     second_moment: decay of Adam's average of squares; a short run wants 0.98, as the first steps' large gradients would
     hold it back for long. temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100.
     abnormal_extra: how many more times a study with a known finding comes in every round. series_weight, label_weight,
@@ -84,6 +84,7 @@ class ClipSettings:
     dropout: Dropout = field(default_factory=Dropout)
     learning_rate: float = 2e-6
     muon: float = 0.0
+    muon_decay: float = 0.0
     weight_decay: float = 1e-4
     second_moment: float = 0.999
     temperature: float = 0.07
@@ -228,7 +229,7 @@ class ClipStage(Stage[_Item]):
             weight_decay=settings.weight_decay,
         )
         if settings.muon:
-            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon)
+            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon, settings.muon_decay)
         extra = [n for n, study in enumerate(self._training) if self._abnormal(study)] * settings.abnormal_extra
         self._order = EndlessOrder([*range(len(self._training)), *extra], settings.loop.seed)
 

@@ -55,8 +55,8 @@ class LocaliseSettings:
     """most_tokens: of a series. focus: share of the draws in which up to a third of the tokens show a finding.
 
     names: share of series whose name is made unknown. learning_rate: AdamW's. muon: the learning rate of Muon, which
-    then takes the matrices inside the model, without weight decay; 0 for AdamW alone. token_weight, series_weight: of
-    the two losses.
+    then takes the matrices inside the model, with a weight decay of `muon_decay`; 0 for AdamW alone. token_weight,
+    series_weight: of the two losses.
     """
 
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(10_000, 96, warmup=200))
@@ -65,6 +65,7 @@ class LocaliseSettings:
     names: float = 0.07
     learning_rate: float = 1e-3
     muon: float = 0.0
+    muon_decay: float = 0.0
     weight_decay: float = 1e-2
     token_weight: float = 10.0
     series_weight: float = 1.0
@@ -163,7 +164,7 @@ class LocaliseStage(Stage[LocatedSeries]):
             weight_decay=settings.weight_decay,
         )
         if settings.muon:
-            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon)
+            self.optimizer = WithMuon(self.optimizer, matrices, settings.muon, settings.muon_decay)
         self._order = EndlessOrder(range(len(self._series)), settings.loop.seed)
 
     def draw(self, step: int, positions: range) -> list[LocatedSeries]:
