@@ -48,6 +48,22 @@ def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
     torch.testing.assert_close(layer.bias.detach(), bias - 0.5)
 
 
+def test_matrices_decay_by_the_learning_rate_times_the_decay() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = WithMuon(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5), [layer.weight], 0.1, decay=0.5)
+    layer.weight.grad = torch.zeros(4, 4)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), 0.95 * before)
+
+
+def test_the_stage_hands_its_decay_on(tmp_path: Path) -> None:
+    studies = cohort(tmp_path / "store")
+    make_text_tower(studies.reports.values(), tmp_path / "text", TEXT)
+    stage = ClipStage(studies, tiny(), tmp_path / "text", replace(SETTINGS, muon_decay=0.25), None)
+    assert stage.optimizer.param_groups[-1]["weight_decay"] == 0.25
+
+
 def test_a_closure_is_refused() -> None:
     layer = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="gradients"):

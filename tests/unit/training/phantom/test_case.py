@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from prima_core.random_weights import DIAGNOSES
-from training.phantom.case import CONSEQUENCES, KINDS, SIMULATED, STORIES, draw_case
+from training.phantom.case import CONSEQUENCES, KINDS, SECOND_STORY, SIMULATED, STORIES, draw_case
 from training.phantom.lesions import LESIONS
 from training.phantom.lesions.sites import SITES
 from training.phantom.types import Case
@@ -76,6 +76,19 @@ def test_findings_co_occur_as_in_life(cases: list[Case]) -> None:
     for case in cases:
         if "infectious_brain_abscess" in case.diagnoses:
             assert "tumor_adult_glioma" not in case.diagnoses
+
+
+def test_a_teaching_collection_has_more_to_learn_from_one_head(cases: list[Case]) -> None:
+    """All that the patient has anyway, and often another story's findings; each kind once all the same."""
+    taught = [draw_case(seed, SECOND_STORY) for seed in range(COUNT)]
+    for case, more in zip(cases, taught, strict=True):
+        kinds = [finding.kind for finding in more.findings]
+        assert {finding.kind for finding in case.findings} <= set(kinds)
+        assert len(set(kinds)) == len(kinds)
+        assert more.age_years == case.age_years
+    named, named_more = (sum(len(set(case.diagnoses)) for case in part) for part in (cases, taught))
+    assert named_more > 1.5 * named
+    assert 0.04 < sum(not case.findings for case in taught) / COUNT < 0.12  # and some remain healthy
 
 
 def test_the_flap_lies_over_what_was_operated(cases: list[Case]) -> None:

@@ -73,6 +73,11 @@ def test_tokens_and_series_are_learned_by_heart(tmp_path: Path, store: TokenStor
     assert train_localise(store, store.labels(), names(store), tiny(), tmp_path / "localise", settings) == figures
 
 
+def test_the_matrices_have_a_decay_of_their_own(store: TokenStore) -> None:
+    groups = stage(store, replace(SETTINGS, muon=1e-2, muon_decay=0.25)).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [SETTINGS.weight_decay, 0.25]
+
+
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, store: TokenStore) -> None:
     settings = replace(SETTINGS, loop=replace(LOOP, steps=8, checkpoint_every=3))
     train_localise(store, store.labels(), names(store), tiny(), tmp_path / "whole", settings)
