@@ -1,6 +1,6 @@
 """A tiny speedrun: every stage feeds the next, and the node answers over C-STORE what the evaluation was made of.
 
-Nothing is learned from twelve phantoms; what a real run reaches is in the shipped bundle's evaluation record.
+Nothing is learned from so few phantoms; what a real run reaches is in the shipped bundle's evaluation record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.prepare.run import fill_store
 from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
 from training.speedrun.profiles import tiny
-from training.speedrun.steps import NOBODY, UNSEEN, Speedrun
+from training.speedrun.steps import FIRST_HOME, FIRST_TAUGHT, NOBODY, UNSEEN, Speedrun
 from training.speedrun.table import figures, table
 from training.stages.clip import read_study_model
 from training.stages.embed import embed_studies, load_study_model
@@ -61,6 +61,14 @@ def test_no_patient_is_on_two_sides(run: RunFolder) -> None:
     assert sum(map(len, sides)) == len(set().union(*sides))
     others = {record.patient for store in ("patches", "store-away") for record in TokenStore(run / store).records}
     assert not others & set(patient.values())
+
+
+def test_the_teaching_collection_trains_and_patients_as_they_come_judge(run: RunFolder) -> None:
+    profile, split = tiny(), run.split()
+    taught = PhantomSource(range(FIRST_TAUGHT, FIRST_TAUGHT + profile.studies), "teaching", NOBODY)
+    home = PhantomSource(range(FIRST_HOME, FIRST_HOME + profile.home), "home", NOBODY)
+    assert set(split.train) == {taught.study(reference) for reference in taught.references()}
+    assert {*split.validation, *split.test} == {home.study(reference) for reference in home.references()}
 
 
 def test_a_second_call_makes_nothing_anew(run: RunFolder) -> None:

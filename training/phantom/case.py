@@ -1,7 +1,8 @@
 """A seed → who the patient is and what is wrong: how often, together with what, how large and how faint.
 
 All of it is in three tables (`STORIES`, `KINDS`, `BY_CHANCE`), written down before anything was trained and never tuned
-to a model. Numbers are in the manner of a hospital's, with rare things made common enough to learn.
+to a model. Numbers are in the manner of a hospital's, with rare things made common enough to learn. `SECOND_STORY` is
+for those who train alone; nobody is judged on such patients.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ class Story:
 
 
 OPERATED = ("craniotomy", "resection_cavity")
-SECOND_STORY = 0.75  # share of the patients of a teaching collection who have a second story as well
+SECOND_STORY = 0.75  # share of the patients of a teaching collection for whom a second story is drawn as well
 FEWEST = {"multiple_sclerosis": 3, "diffuse_axonal_injury": 4}  # a single dot is not the disease
 STORIES: tuple[Story, ...] = (
     Story(9.6, (44, 16), 0.55),  # headache, dizziness, no finding
@@ -335,8 +336,9 @@ BY_CHANCE: Mapping[str, Callable[[float], float]] = {
 def draw_case(seed: int, second_story: float = 0.0) -> Case:
     """The patient of a seed: age, sex and findings, the one that matters most first.
 
-    second_story: share of the patients who have the findings of another story besides, which life rarely brings
-    together: more to learn from one head.
+    second_story: share of the patients who have the findings of another story besides (none, if it is the healthy
+    one), behind their own: life rarely brings them together, but there is more to learn from one head. A flap or cavity
+    of the second story lies where one of the first would.
     """
     generator = np.random.default_rng([seed, 1])
     shares = np.array([story.share for story in STORIES])

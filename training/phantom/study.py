@@ -64,7 +64,7 @@ class Simulation:
 
 
 def simulate(seed: int, domain: str) -> Simulation:
-    """The seed's study. domain: see `protocol.DOMAINS`.
+    """The seed's study. domain: see `protocol.DOMAINS`; in "teaching" its patient has more findings.
 
     A seed gives the same study every time. Raises BadTrainingData for an unknown domain.
     """

@@ -1,6 +1,6 @@
 """How vendors and their users name what a scanner makes: the words that the model reads beside the pixels.
 
-Scanners of the two domains share no site, and the away scanners follow naming habits that the home ones never show.
+Home and away scanners share no site, and the away scanners follow naming habits that the home ones never show.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def fill_store(
                     refused[waiting[reference]] = reason
                 progress.update(bar, advance=1, description=f"Preparing {out.name}, {len(refused)} refused")
         writer.flush()
-        write_refused(out, refused)
+        write_refused(out, references, refused)
     return FillResult(len(waiting) - len(refused), before, dict(Counter(refused.values())))
 
 

@@ -401,11 +401,12 @@ class StoreWriter:
                 raise
 
 
-def write_refused(folder: Path, refused: Mapping[str, str]) -> None:
-    """Study → why it was not used, in place of what was written before."""
-    _replace(
-        folder / "refused.jsonl", _as_lines({"study": study, "reason": reason} for study, reason in refused.items())
-    )
+def write_refused(folder: Path, asked: Iterable[str], refused: Mapping[str, str]) -> None:
+    """Study → why it was not used, in place of what was written before of the studies that were asked for."""
+    path, again = folder / "refused.jsonl", set(asked)
+    others = [line for line in _lines(path) if line["study"] not in again] if path.exists() else []
+    now = [{"study": study, "reason": reason} for study, reason in refused.items()]
+    _replace(path, _as_lines([*others, *now]))
 
 
 def _arrays(entries: Iterable[StudyEntry]) -> dict[str, npt.NDArray[Any]]:

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from training.base.checkpoint import write_json
 from training.base.embeddings import Embeddings, read_embeddings
 from training.base.errors import BadTrainingData
 from training.base.pseudonyms import KEY_BYTES, Pseudonyms
-from training.base.splits import Split, refuse_empty, split_by_patient
+from training.base.splits import Split, refuse_empty, split_by_list, split_by_patient
 from training.base.trained_on import refuse_seen
 from training.evaluate.held_out import evaluation_set, write_evaluation
 from training.evaluate.record import EvaluationSet, evaluation_record, judge_set
@@ -111,10 +111,7 @@ class Speedrun:
             fill_store(source, self.run / "store", encoder, workers=self.workers)
         away = self._phantoms(FIRST_AWAY, self.profile.away, "away")
         fill_store(away, self.run / "store-away", encoder, workers=self.workers)
-        if not (self.run / "split.csv").exists():
-            split = self._split(taught)
-            refuse_empty(split)
-            write_split(self.run / "split.csv", split)
+        write_split(self.run / "split.csv", self._split(taught, home))
 
     def series_names(self) -> None:
         """Which images a series' name goes with."""
@@ -205,12 +202,18 @@ class Speedrun:
             raise BadTrainingData(f"{out}: {size} bytes, more than the {MOST_BYTES} that are shipped")
         return bundle
 
-    def _split(self, taught: PhantomSource) -> Split:
-        """The teaching collection trains; of the patients as they come, some validate and the others test."""
-        training = {taught.study(reference) for reference in taught.references()}
-        records = self.run.store().records
-        judged = split_by_patient([one for one in records if one.study not in training], VALIDATION, 1 - VALIDATION)
-        return replace(judged, train=tuple(sorted(one.study for one in records if one.study in training)))
+    def _split(self, taught: PhantomSource, home: PhantomSource) -> Split:
+        """The teaching collection trains; of the patients as they come, some validate and the others test.
+
+        Raises BadTrainingData when a part would be empty.
+        """
+        records, as_they_come = self.run.store().records, _studies(home)
+        judged = split_by_patient([one for one in records if one.study in as_they_come], VALIDATION, 1 - VALIDATION)
+        part_of = dict.fromkeys(_studies(taught), "train")
+        part_of |= {study: part for part in ("validation", "test") for study in getattr(judged, part)}
+        split = split_by_list(records, part_of)
+        refuse_empty(split)
+        return split
 
     @property
     def _embeddings(self) -> Path:
@@ -251,6 +254,10 @@ class Speedrun:
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
             write_json(self.run / SECONDS, self.seconds)
+
+
+def _studies(source: PhantomSource) -> set[str]:
+    return {source.study(reference) for reference in source.references()}
 
 
 def _machine() -> str:

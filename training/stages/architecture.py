@@ -29,7 +29,7 @@ def named(model: ModelName, diagnoses: Sequence[str] = (), referrals: Sequence[s
 
 
 def small(diagnoses: Sequence[str], referrals: Sequence[str]) -> Architecture:
-    """A model of a few megabytes that two CPU cores train on 1,500 studies within minutes.
+    """A model of a few megabytes that two CPU cores train on 2,000 studies within half an hour.
 
     The heads have one hidden layer; a stage that trains others replaces them.
     """

@@ -381,6 +381,7 @@ def main(
     batch: Annotated[int, typer.Option(help="Studies an update.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 2e-6,
     muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
+    muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
     temperature: Annotated[float, typer.Option(help="At the start; cosines are multiplied by exp of it.")] = 0.07,
     label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
     most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,
@@ -398,6 +399,7 @@ def main(
         Dropout(most_tokens=most_tokens),
         learning_rate=learning_rate,
         muon=muon,
+        muon_decay=muon_decay,
         temperature=temperature,
         label_weight=label_weight,
     )

@@ -227,13 +227,14 @@ def main(
     batch: Annotated[int, typer.Option(help="Series an update.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="AdamW's.")] = 1e-3,
     muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
+    muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
     precision: Annotated[Precision, typer.Option(help="Of the matrix products.")] = "no",
     model: Annotated[ModelName, typer.Option(help="The architecture.")] = ModelName.SMALL,
 ) -> None:
     """Train name encoder and sequence ViT of a run on where findings lie."""
     opened = RunFolder(run)
     loop = LoopSettings(steps, batch, warmup=min(200, steps // 4), precision=precision)
-    settings = LocaliseSettings(loop, learning_rate=learning_rate, muon=muon)
+    settings = LocaliseSettings(loop, learning_rate=learning_rate, muon=muon, muon_decay=muon_decay)
     names = run / "series_names"
     with explained():
         figures = train_localise(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.phantom import signal
+from training.phantom import scanner, signal
 from training.phantom.anatomy import build_head
 from training.phantom.scanner import acquire
 from training.phantom.types import Acquisition, Case, Finding, Head, SeriesPlan
@@ -114,6 +114,18 @@ def test_noise_is_rician() -> None:
     assert air.std() == pytest.approx(sigma * np.sqrt(2 - np.pi / 2), rel=0.08)
     tissue = quiet > 12 * sigma
     assert (loud - quiet)[tissue].std() == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.7, 1.5, 3.0, 10.0])
+def test_the_magnitudes_square_has_the_moments_of_a_rician(ratio: float) -> None:
+    """E m² = s² + 2 σ², var m² = 4 σ² s² + 4 σ⁴ (Gudbjartsson, MRM 1995;34:910)."""
+    one = plan("T2", noise=0.05, bias=0.0)
+    sigma = signal.noise_level(one)
+    assert sigma <= scanner.AIR_NOISE, "louder air would be filtered"
+    clean = np.full((8, 256, 256), ratio * sigma, np.float32)
+    squared = scanner._received(clean, one, np.random.default_rng(0)).astype(np.float64) ** 2
+    assert squared.mean() == pytest.approx(sigma**2 * (ratio**2 + 2), rel=0.01)
+    assert squared.var() == pytest.approx(4 * sigma**4 * (ratio**2 + 1), rel=0.02)
 
 
 def test_thick_slices_show_less_of_what_is_small() -> None:

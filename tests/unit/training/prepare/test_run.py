@@ -84,6 +84,16 @@ def test_studies_that_fail_are_counted_by_reason(tmp_path: Path) -> None:
     assert not any(b"MUELLER" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_what_another_source_was_refused_for_stays_on_record(tmp_path: Path) -> None:
+    fill_store(RandomStudies(3, {"1": "bad"}), tmp_path / "store", workers=0, quiet=True)
+    store = tmp_path / "store" / "refused.jsonl"
+    before = store.read_text()
+    fill_store(RandomStudies(0, {}), tmp_path / "store", workers=0, quiet=True)
+    assert store.read_text() == before
+    fill_store(RandomStudies(3, {}), tmp_path / "store", workers=0, quiet=True)
+    assert store.read_text() == ""
+
+
 def test_a_study_that_kills_its_process_costs_only_itself(tmp_path: Path) -> None:
     result = fill_store(RandomStudies(8, {"1": "crash"}), tmp_path / "store", workers=2, quiet=True)
     assert result.refused == {"the process that prepared it ended": 1}
