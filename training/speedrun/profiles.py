@@ -47,7 +47,7 @@ class Profile:
 
 
 def full() -> Profile:
-    """53 minutes on two cores of an AMD EPYC."""
+    """54 minutes on two cores of an AMD EPYC."""
     return _profile(
         studies=2200,
         home=450,

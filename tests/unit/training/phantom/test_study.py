@@ -99,7 +99,9 @@ def test_the_away_domain_shows_the_same_patient_elsewhere(made: tuple[Truth, Pat
 
 
 def test_the_teaching_collection_is_of_other_patients_on_the_scanners_of_home() -> None:
-    seed = next(one for one in range(0, 200, 2) if len(_kinds(draw_case(one, SECOND_STORY))) > len(_kinds(draw_case(one))))
+    seed = next(
+        one for one in range(0, 200, 2) if len(_kinds(draw_case(one, SECOND_STORY))) > len(_kinds(draw_case(one)))
+    )
     taught, home = (simulate(seed, domain).truth for domain in ("teaching", "home"))
     assert taught.patient_id != home.patient_id
     assert taught.study_instance_uid != home.study_instance_uid
