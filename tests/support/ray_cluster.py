@@ -55,12 +55,15 @@ def ray_cluster() -> Iterator[RayMachines]:
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'prima-node[ray]')")
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
+    from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-")  # not pytest's: a socket's path must be short
-    head = MACHINE | {"include_dashboard": False, "temp_dir": folder}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    # Ray notes a cluster's address there, wherever the cluster's own folder is, and does not make that one.
+    Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
+    cluster = Cluster()
     try:
+        cluster.add_node(**MACHINE, include_dashboard=False, temp_dir=folder)
         cluster.add_node(**MACHINE, temp_dir=folder)
         yield RayMachines(cluster)
     finally:
