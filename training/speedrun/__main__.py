@@ -18,7 +18,7 @@ app = command()
 def main(
     out: Annotated[Path, typer.Option(help="The run's folder; a run that was stopped goes on.")],
     profile: Annotated[
-        str, typer.Option(help="full (about an hour on two cores), quick (seven minutes) or tiny.")
+        str, typer.Option(help="full (about an hour on two cores), quick (eight minutes) or tiny.")
     ] = "full",
     workers: Annotated[int, typer.Option(help="Processes that make and read phantoms.")] = os.cpu_count() or 1,
 ) -> None:

@@ -63,7 +63,7 @@ def full() -> Profile:
 
 
 def quick() -> Profile:
-    """7 minutes on two cores of an AMD EPYC; its figures are those of a model that has begun to learn."""
+    """8 minutes on two cores of an AMD EPYC; its figures are those of a model that has begun to learn."""
     return _profile(
         studies=210,
         home=60,
