@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prima_core.base.config import Architecture
 from training.base.loop import LoopSettings
@@ -121,6 +121,13 @@ def _profile(
     """
     of_patches, of_series, of_studies = batches
     of_embeddings = 2 * of_patches
+    # The embeddings of the patients who trained are plainer than anybody else's: what is fitted to them must be held.
+    linear = FitSettings(
+        LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
+        hidden=(),
+        learning_rate=3e-4,
+        weight_decay=0.1,
+    )
     return Profile(
         studies=studies,
         home=home,
@@ -165,15 +172,7 @@ def _profile(
             label_weight=66.0,
             place_weight=100.0,
         ),
-        heads=HeadsSettings(
-            FitSettings(
-                LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
-                hidden=(128,),
-                learning_rate=3e-4,
-                weight_decay=1e-4,
-            ),
-            leave_out=True,
-        ),
+        heads=HeadsSettings(linear, priority=replace(linear, weight_decay=1.0), leave_out=True),
         transfer=FitSettings(
             LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
             hidden=(64,),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,8 +42,9 @@ WIDTHS = ",".join(map(str, FitSettings.hidden))
 
 @dataclass(frozen=True)
 class HeadsSettings:
-    """How each task's head is fitted. least: a finding with fewer positives (or negatives) in training is refused.
+    """How each task's head is fitted. priority: that of the priority, if it is fitted otherwise than the rest.
 
+    least: a finding with fewer positives (or negatives) in training is refused.
     leave_out: then it is left out of the bundle instead. levels: the priorities, least urgent first. specificity: the
     least that a threshold of a finding or referral may have on the validation studies.
     """
@@ -51,10 +52,15 @@ class HeadsSettings:
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(LoopSettings(20_000, 64, schedule="constant", validate_every=500))
     )
+    priority: FitSettings | None = None
     least: int = 1
     leave_out: bool = False
     levels: tuple[str, ...] = PRIORITY_LEVELS
     specificity: float = SPECIFICITY
+
+    def fit_of(self, task: str) -> FitSettings:
+        """How the head of this task is fitted."""
+        return self.priority or self.fit if task == "priority" else self.fit
 
 
 @dataclass(frozen=True)
@@ -123,10 +129,19 @@ def read_heads(folder: Path) -> TrainedHeads:
 def read_settings(folder: Path) -> HeadsSettings:
     """The settings that the heads in `folder` were trained with. Raises BadTrainingData."""
     then = done(folder)["settings"]["settings"]
-    fitted = then["fit"]
-    loop = LoopSettings(**fitted["loop"])
-    fit = FitSettings(**{**fitted, "loop": loop, "hidden": tuple(fitted["hidden"])})
-    return HeadsSettings(**{**then, "fit": fit, "levels": tuple(then["levels"])})
+    priority = then.get("priority")  # older folders have none
+    return HeadsSettings(
+        **{
+            **then,
+            "fit": _fit_settings(then["fit"]),
+            "priority": _fit_settings(priority) if priority else None,
+            "levels": tuple(then["levels"]),
+        }
+    )
+
+
+def _fit_settings(then: Mapping[str, Any]) -> FitSettings:
+    return FitSettings(**{**then, "loop": LoopSettings(**then["loop"]), "hidden": tuple(then["hidden"])})
 
 
 def write_heads(
@@ -230,7 +245,7 @@ def _train(
         fitted, validation = _fit_task(cohort, task, names, settings, folder, identity)
         state = fitted.head.state_dict()
         weights |= {f"heads.mlps.{len(shapes)}.{key}": value.numpy() for key, value in state.items()}
-        shapes.append(HeadShape(task, (embeddings.study.shape[1], *settings.fit.hidden), names))
+        shapes.append(HeadShape(task, (embeddings.study.shape[1], *settings.fit_of(task).hidden), names))
         figures[task] = fitted.result.figures()
         logits = fitted.logits(validation.inputs)
         if task == "priority":
@@ -279,7 +294,7 @@ def _fit_task(
     )
     kind = Kind.LEVELS if task == "priority" else Kind.FLAGS
     title = f"{task} head"
-    return fit(names, kind, training, validation, settings.fit, folder / task, identity, title), validation
+    return fit(names, kind, training, validation, settings.fit_of(task), folder / task, identity, title), validation
 
 
 def operating_point(
@@ -312,6 +327,10 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates of each task's head.")] = 20_000,
     learning_rate: Annotated[float, typer.Option(help="RMSprop's.")] = 1e-5,
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, by commas; '' for a linear head.")] = WIDTHS,
+    weight_decay: Annotated[float, typer.Option(help="Of the heads' weights; a small cohort wants 0.1.")] = 0.0,
+    priority_decay: Annotated[
+        float | None, typer.Option(help="Of the priority's head, if it is to be another; a small cohort wants 1.")
+    ] = None,
     leave_out: Annotated[bool, typer.Option(help="Leave findings without examples out, and say so.")] = False,
     specificity: Annotated[
         float, typer.Option(min=0, max=1, help="The least that a threshold may have.")
@@ -321,9 +340,9 @@ def main(
     opened = RunFolder(run)
     loop = LoopSettings(steps, 64, schedule="constant", validate_every=max(steps // 40, 1))
     with explained():
-        settings = HeadsSettings(
-            FitSettings(loop, _widths(hidden), learning_rate), leave_out=leave_out, specificity=specificity
-        )
+        every = FitSettings(loop, _widths(hidden), learning_rate, weight_decay)
+        priority = None if priority_decay is None else replace(every, weight_decay=priority_decay)
+        settings = HeadsSettings(every, priority, leave_out=leave_out, specificity=specificity)
         labels = opened.labels()
         if strangers := opened.strangers(labels):
             typer.echo(strangers, err=True)

@@ -17,7 +17,7 @@ from training.base.loop import LoopSettings
 from training.base.splits import Split, split_by_patient
 from training.evaluate.record import EvaluationSet, score
 from training.stages.fit import FitSettings
-from training.stages.heads import HeadsSettings, TrainedHeads, train_heads
+from training.stages.heads import HeadsSettings, TrainedHeads, read_settings, train_heads
 
 WIDTH, STUDIES = 24, 600
 LEVELS = ("none", "low", "medium", "high")
@@ -120,6 +120,32 @@ def test_a_level_without_a_study_is_named_or_left_out(tmp_path: Path) -> None:
     given = EvaluationSet(records, Embeddings(split.test, embeddings.study[rows], embeddings.clip[rows]), labels)
     known = np.isfinite(score(heads, given)["priority"].targets).all(axis=1)
     assert known.tolist() == [labels[study].priority != "high" for study in split.test]
+
+
+def test_the_priority_may_be_fitted_otherwise_than_the_rest(tmp_path: Path) -> None:
+    embeddings, labels, split = cohort(tasks=3)
+    held = replace(SETTINGS, priority=replace(SETTINGS.fit, hidden=(8,), weight_decay=1.0))
+    usual, other = (
+        train_heads(embeddings, labels, split, tmp_path / name, settings)
+        for name, settings in (("usual", SETTINGS), ("other", held))
+    )
+    assert [shape.widths for shape in usual.shapes] == [(WIDTH,)] * 3
+    assert [shape.widths for shape in other.shapes] == [(WIDTH,), (WIDTH,), (WIDTH, 8)]
+    for number in (0, 1):
+        name = f"heads.mlps.{number}.layers.0.weight"
+        np.testing.assert_array_equal(usual.weights[name], other.weights[name])
+    assert read_settings(tmp_path / "usual") == SETTINGS
+    assert read_settings(tmp_path / "other") == held
+
+
+def test_decay_holds_the_weights(tmp_path: Path) -> None:
+    embeddings, labels, split = cohort()
+    free, held = (
+        train_heads(embeddings, labels, split, tmp_path / str(decay), HeadsSettings(fit)).weights
+        for decay, fit in ((decay, replace(SETTINGS.fit, weight_decay=decay)) for decay in (0.0, 1.0))
+    )
+    name = "heads.mlps.0.layers.0.weight"
+    assert np.linalg.norm(held[name]) < np.linalg.norm(free[name]) / 2
 
 
 def test_unknown_labels_are_no_negatives(tmp_path: Path) -> None:
