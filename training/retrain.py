@@ -37,8 +37,7 @@ from training.run_folder import RunFolder
 from training.stages.clip import STUDY_MODEL, ClipSettings, Cohort, train_clip
 from training.stages.embed import embed_store
 from training.stages.export import attach_evaluation, export_bundle
-from training.stages.fit import FitSettings
-from training.stages.heads import HeadsSettings, TrainedHeads, joined, train_heads
+from training.stages.heads import HeadsSettings, TrainedHeads, held_heads, joined, train_heads
 from training.stages.series_names import SeriesNamesSettings, train_series_names
 from training.stages.start import start_of
 from training.stages.targets import flags, levels, names_of, without_both_kinds
@@ -50,16 +49,6 @@ LARGE = 512  # width of a study ViT from which on the paper's slow settings are 
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
-def site_heads(steps: int = 3000, leave_out: bool = False) -> HeadsSettings:
-    """Heads with one hidden layer, which a CPU trains within minutes and a few hundred studies do not overfit at once.
-
-    leave_out: leave findings without both kinds of training studies out of the bundle.
-    """
-    loop = LoopSettings(steps, 64, device="cpu", validate_every=max(steps // 20, 1))
-    fit = FitSettings(loop, hidden=(128,), learning_rate=3e-4, weight_decay=1e-4)
-    return HeadsSettings(fit, leave_out=leave_out)
-
-
 @dataclass(frozen=True)
 class RetrainSettings:
     """version: of the new bundle, beside the base's. training_state: None keeps the base's.
@@ -69,7 +58,7 @@ class RetrainSettings:
 
     version: str
     training_state: str | None = None
-    heads: HeadsSettings = field(default_factory=site_heads)
+    heads: HeadsSettings = field(default_factory=held_heads)
     allow_fewer: bool = False
     resamples: int = RESAMPLES
 

@@ -73,8 +73,9 @@ def heads(
 ) -> None:
     """Train task heads on the study embeddings that the node has kept. Minutes, and no images."""
     _check_installed()
-    from training.retrain import RetrainSettings, retrain_heads, site_heads
+    from training.retrain import RetrainSettings, retrain_heads
     from training.run_folder import RunFolder
+    from training.stages.heads import held_heads
 
     configuration, registry = open_registry(config)
     base = active_bundle(configuration, registry)
@@ -104,7 +105,7 @@ def heads(
                 return
             begin(run)
         _tell(run)
-        settings = RetrainSettings(_version(base, run), None, site_heads(head_steps, leave_out), allow_fewer)
+        settings = RetrainSettings(_version(base, run), None, held_heads(head_steps, leave_out=leave_out), allow_fewer)
         bundle = retrain_heads(RunFolder(run.folder), _load(base), _out(configuration, run), settings)
         _end(configuration, registry, run, bundle, json)
 
@@ -135,8 +136,9 @@ def full(
 ) -> None:
     """Train every stage, in the active bundle's architecture, from images and reports. Hours to days."""
     _check_installed()
-    from training.retrain import RetrainSettings, retrain_full, site_heads, stage_settings
+    from training.retrain import RetrainSettings, retrain_full, stage_settings
     from training.run_folder import RunFolder
+    from training.stages.heads import held_heads
 
     configuration, registry = open_registry(config)
     base = active_bundle(configuration, registry)
@@ -159,7 +161,10 @@ def full(
                 notes.print(f"a run with other inputs was stopped: {other.folder}; delete it if nobody wants it")
             run = begin(Run(new_run(configuration), wanted, {}))
         settings = RetrainSettings(
-            _version(base, run), training_state and training_state.value, site_heads(head_steps, leave_out), allow_fewer
+            _version(base, run),
+            training_state and training_state.value,
+            held_heads(head_steps, leave_out=leave_out),
+            allow_fewer,
         )
         stages = stage_settings(
             manifest.architecture,

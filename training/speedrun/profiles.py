@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from prima_core.base.config import Architecture
 from training.base.loop import LoopSettings
@@ -10,7 +10,7 @@ from training.phantom.case import SIMULATED
 from training.stages.architecture import small
 from training.stages.clip import ClipSettings
 from training.stages.fit import FitSettings
-from training.stages.heads import HeadsSettings
+from training.stages.heads import HeadsSettings, held_heads
 from training.stages.localise import LocaliseSettings
 from training.stages.series_names import SeriesNamesSettings
 from training.stages.study_model import Dropout
@@ -121,13 +121,6 @@ def _profile(
     """
     of_patches, of_series, of_studies = batches
     of_embeddings = 2 * of_patches
-    # The embeddings of the patients who trained are plainer than anybody else's: what is fitted to them must be held.
-    linear = FitSettings(
-        LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
-        hidden=(),
-        learning_rate=3e-4,
-        weight_decay=0.1,
-    )
     return Profile(
         studies=studies,
         home=home,
@@ -172,7 +165,7 @@ def _profile(
             label_weight=66.0,
             place_weight=100.0,
         ),
-        heads=HeadsSettings(linear, priority=replace(linear, weight_decay=1.0), leave_out=True),
+        heads=held_heads(heads, of_embeddings, leave_out=True),
         transfer=FitSettings(
             LoopSettings(heads, of_embeddings, device="cpu", validate_every=max(heads // 20, 1)),
             hidden=(64,),

@@ -63,6 +63,17 @@ class HeadsSettings:
         return self.priority or self.fit if task == "priority" else self.fit
 
 
+def held_heads(steps: int = 3000, batch: int = 64, leave_out: bool = False) -> HeadsSettings:
+    """Linear heads held by decay, which a CPU trains within minutes and a few hundred studies do not overfit at once.
+
+    The priority is held most: for findings, so much would spoil the probabilities, as the weights of rare ones are
+    taken back as if nothing had been held (figures in deploy/decisions/0011). leave_out: as in `HeadsSettings`.
+    """
+    loop = LoopSettings(steps, batch, device="cpu", validate_every=max(steps // 20, 1))
+    others = FitSettings(loop, hidden=(), learning_rate=3e-4, weight_decay=0.1)
+    return HeadsSettings(others, replace(others, weight_decay=1.0), leave_out=leave_out)
+
+
 @dataclass(frozen=True)
 class TrainedHeads:
     """Heads that were trained, as a bundle takes them.

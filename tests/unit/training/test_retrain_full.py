@@ -16,12 +16,13 @@ from training.base.cohort import StudyLabels
 from training.base.errors import BadTrainingData
 from training.base.loop import LoopSettings
 from training.prepare.source import SourceStudy
-from training.retrain import RetrainSettings, StageSettings, retrain_full, site_heads, stage_settings
+from training.retrain import RetrainSettings, StageSettings, retrain_full, stage_settings
 from training.run_folder import RunFolder
+from training.stages.heads import held_heads
 
 STUDIES = 40
 LEVELS = ("none", "low", "medium", "high")
-SETTINGS = RetrainSettings("2+full", "phantom", site_heads(2), allow_fewer=True, resamples=2)
+SETTINGS = RetrainSettings("2+full", "phantom", held_heads(2), allow_fewer=True, resamples=2)
 
 
 @dataclass(frozen=True)
