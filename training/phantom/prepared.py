@@ -13,6 +13,7 @@ from prima_core.prepare import prepare_volume
 from prima_core.scope import ScopeSettings
 from prima_core.volume.geometry import Placement, to_volume
 from training.phantom.dicom import stored_orientation, stored_position
+from training.phantom.priority import judge, level
 from training.phantom.study import Simulation
 from training.phantom.types import Acquisition, Head
 from training.prepare.finding_map import FindingMap
@@ -34,11 +35,14 @@ def prepared(found: Simulation) -> PreparedStudy:
 
 
 def finding_map(head: Head) -> FindingMap:
-    """Where the head's findings lie."""
+    """Where the head's findings lie, and which of them are the reason for the study's priority."""
+    priority = judge(head.case).priority
     return FindingMap(
         voxels=head.lesion,
         affine=head.affine[:, [2, 1, 0, 3]],  # the head's takes (x, y, z)
-        diagnoses=tuple(finding.diagnoses for finding in head.case.findings),
+        labels=tuple(
+            finding.diagnoses + ((priority,) if level(finding) == priority else ()) for finding in head.case.findings
+        ),
     )
 
 

@@ -5,7 +5,7 @@ The rules are made up in the manner of a clinic's, so that there is something to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from training.phantom.types import Case, Finding
@@ -130,10 +130,22 @@ def judge(case: Case) -> Judgement:
 
     Raises KeyError when the table does not know a diagnosis.
     """
-    applied = [_rule(finding, diagnosis) for finding in case.findings for diagnosis in finding.diagnoses]
+    applied = [rule for finding in case.findings for rule in _rules(finding)]
     wanted = {referral for rule in applied for referral in rule.referrals}
-    priority = max((rule.priority for rule in applied), key=PRIORITIES.index, default="none")
-    return Judgement({referral: referral in wanted for referral in REFERRALS}, priority)
+    return Judgement({referral: referral in wanted for referral in REFERRALS}, _most_urgent(applied))
+
+
+def level(finding: Finding) -> str:
+    """The priority of a patient who has nothing but this finding. Raises KeyError as `judge`."""
+    return _most_urgent(_rules(finding))
+
+
+def _most_urgent(rules: Iterable[Rule]) -> str:
+    return max((rule.priority for rule in rules), key=PRIORITIES.index, default="none")
+
+
+def _rules(finding: Finding) -> list[Rule]:
+    return [_rule(finding, diagnosis) for diagnosis in finding.diagnoses]
 
 
 def _rule(finding: Finding, diagnosis: str) -> Rule:

@@ -1,6 +1,6 @@
 """Where findings lie in a patient, and how much of each patch of a series they cover.
 
-Legend of the suffixes: U patches of a series, P points of a patch, N diagnoses.
+Legend of the suffixes: U patches of a series, P points of a patch, N labels.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ EVERY = 4  # in the slice plane, one voxel in so many is looked at
 class FindingMap:
     """voxels: (z, y, x) uint8, 0 or 1 + the number of a finding. affine: (4, 4), voxel (z, y, x) → LPS millimetres.
 
-    diagnoses: of each finding, those that it gives.
+    labels: of each finding, the study's labels that it gives: diagnoses, and the priority where it is the reason.
     """
 
     voxels: npt.NDArray[np.uint8]
     affine: npt.NDArray[np.float64]
-    diagnoses: tuple[tuple[str, ...], ...]
+    labels: tuple[tuple[str, ...], ...]
 
     @property
     def located(self) -> tuple[str, ...]:
-        """The diagnoses of findings that have voxels, sorted."""
+        """The labels of findings that have voxels, sorted."""
         present = np.unique(self.voxels)
-        return tuple(sorted({key for number in present[present > 0] for key in self.diagnoses[number - 1]}))
+        return tuple(sorted({key for number in present[present > 0] for key in self.labels[number - 1]}))
 
     def shares(self, series: PreparedSeries) -> npt.NDArray[np.float16]:
-        """(U, N) how much of each of the series' patches the located diagnoses cover, 0…1.
+        """(U, N) how much of each of the series' patches the findings of each located label cover, 0…1.
 
         Raises ValueError for a series without an affine.
         """
         if series.affine is None:
             raise ValueError("the series lies nowhere")
         number_UP = self._numbers(series, np.linalg.inv(self.affine) @ series.affine)
-        of = [[1 + n for n, keys in enumerate(self.diagnoses) if key in keys] for key in self.located]
+        of = [[1 + n for n, keys in enumerate(self.labels) if key in keys] for key in self.located]
         columns = [np.isin(number_UP, numbers).mean(axis=1) for numbers in of]
         return np.array(columns, np.float16).reshape(len(of), len(number_UP)).T
 

@@ -81,7 +81,8 @@ class TokenizedSeries:
 class TokenizedStudy:
     """One study as the study model takes it. study: its pseudonym.
 
-    located: the diagnoses that the columns of the series' shares are of; None where nobody knows where findings lie.
+    located: the labels that the columns of the series' shares are of, diagnoses and the priority that a finding is the
+    reason for; None where nobody knows where findings lie.
     """
 
     study: str

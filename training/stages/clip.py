@@ -41,10 +41,11 @@ from training.prepare.store import TokenizedStudy
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import SCALE, contrastive, text_key
+from training.stages.mirror import mirrored_text
 from training.stages.places import Shown, TokenProbe, shown
 from training.stages.start import begin_from
 from training.stages.study_model import NOTHING, Dropout, StudyModel, StudyTokens, study_tokens
-from training.stages.targets import Numbers, flags, known_bce, names_of
+from training.stages.targets import flags, known_bce, levels_apart, levels_of, names_of
 from training.stages.text_tower import TextTower, open_text_tower, text_identity
 
 STUDY_MODEL, TEXT_TOWER, ARCHITECTURE = "study_model.safetensors", "text_tower.safetensors", "architecture.json"
@@ -73,7 +74,8 @@ class ClipSettings:
     `muon_decay`; 0 for Adam alone.
     second_moment: decay of Adam's average of squares; a short run wants 0.98, as the first steps' large gradients would
     hold it back for long. temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100.
-    abnormal_extra: how many more times a study with a known finding comes in every round. series_weight, label_weight,
+    abnormal_extra: how many more times a study with a known finding comes in every round. mirrored: share of the draws
+    that are the mirror image of a study and of its report. series_weight, label_weight,
     place_weight: of the losses beside CLIP's; a label asked of the study's every series counts `label_share` of one
     asked of the study, and places are asked of tokens. most_report_tokens: what a report is cut to.
     """
@@ -89,6 +91,7 @@ class ClipSettings:
     second_moment: float = 0.999
     temperature: float = 0.07
     abnormal_extra: int = 3
+    mirrored: float = 0.0
     series_weight: float = 0.03
     label_weight: float = 0.0
     label_share: float = 0.5
@@ -164,7 +167,7 @@ def read_text_tower(folder: Path, text: Path) -> TextTower:
 class ClipModel(nn.Module):
     """All that is trained; only `image` and `text` are kept."""
 
-    def __init__(self, image: StudyModel, text: TextTower, settings: ClipSettings, labels: int, diagnoses: int) -> None:
+    def __init__(self, image: StudyModel, text: TextTower, settings: ClipSettings, labels: int, placeable: int) -> None:
         super().__init__()
         study_vit = image.study_vit
         self.image, self.text = image, text
@@ -175,7 +178,7 @@ class ClipModel(nn.Module):
         for probe in filter(None, (self.probe, self.series_probe)):
             nn.init.constant_(probe.bias, RARE_LABEL)
         width = image.sequence_vit.pooling.class_tokens.shape[1]
-        self.of_token = TokenProbe(width, diagnoses) if settings.place_weight else None
+        self.of_token = TokenProbe(width, placeable) if settings.place_weight else None
 
     def scale(self) -> Tensor:
         """What cosines are multiplied with."""
@@ -212,7 +215,7 @@ class ClipStage(Stage[_Item]):
         if len(self._training) < 2:
             raise BadTrainingData("CLIP needs at least two training studies with a report")
         names = _label_names(cohort, settings)
-        self._diagnoses = names["diagnosis"]
+        self._placeable = names["diagnosis"] + names["priority"]
         self._labels = _label_rows(cohort, names, (*self._training, *self._validation))
         torch.manual_seed(settings.loop.seed)
         image = StudyModel(architecture)
@@ -220,7 +223,7 @@ class ClipStage(Stage[_Item]):
             begin_from(image, start)
         tower = open_text_tower(text, architecture.study_vit.output, settings.most_report_tokens)
         labels = sum(map(len, names.values())) if settings.label_weight else 0
-        self.module = ClipModel(image, tower, settings, labels, len(self._diagnoses))
+        self.module = ClipModel(image, tower, settings, labels, len(self._placeable))
         matrices = inner_matrices(image) if settings.muon else []
         self.optimizer = torch.optim.Adam(
             parameters_but(self.module, matrices),
@@ -297,11 +300,14 @@ class ClipStage(Stage[_Item]):
     def _item(self, study: str, number: int, dropout: Dropout, draw: np.random.Generator | None) -> _Item:
         """draw: None shuffles nothing."""
         statements: Sequence[str] = self._cohort.reports[study].items
+        mirrored = draw is not None and draw.random() < self._settings.mirrored
+        if mirrored:
+            statements = [mirrored_text(one) for one in statements]
         key = text_key("\n".join(sorted(statements)))
         if draw is not None:
             statements = [statements[n] for n in draw.permutation(len(statements))]
         chance = draw or random(0)
-        tokens = study_tokens(self._cohort.tokens.read(study), dropout, chance)
+        tokens = study_tokens(self._cohort.tokens.read(study), dropout, chance, mirrored)
         series = len(tokens.series)
         first, second = chance.choice(series, 2, replace=False) if series > 1 else (0, 0)
         labels = self._labels[study]
@@ -309,8 +315,8 @@ class ClipStage(Stage[_Item]):
         return _Item(number, tokens, (int(first), int(second)), " ".join(statements), key, labels, places)
 
     def _shown(self, tokens: StudyTokens, labels: Sequence[float]) -> tuple[Shown, ...]:
-        label_n = np.array(labels[: len(self._diagnoses)])
-        return tuple(shown(one.shares, tokens.located, label_n, self._diagnoses) for one in tokens.series)
+        label_n = np.array(labels[: len(self._placeable)])
+        return tuple(shown(one.shares, tokens.located, label_n, self._placeable) for one in tokens.series)
 
     def _abnormal(self, study: str) -> bool:
         return any(self._cohort.labels.get(study, StudyLabels()).diagnosis.values())
@@ -330,26 +336,26 @@ def _mean_of(loss_B: Tensor, known_B: Tensor) -> Tensor:
 
 
 def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:
-    """What probes are asked for, diagnoses first. Every level of the priority is a label of its own."""
+    """What probes are asked for, first what may have a place. Every level of the priority is a label of its own."""
     if not settings.label_weight and not settings.place_weight:
-        return {"diagnosis": (), "referral": (), "priority": ()}
+        return {"diagnosis": (), "priority": (), "referral": ()}
     training = {study: cohort.labels[study] for study in cohort.split.train if study in cohort.labels}
-    levels = sorted({one.priority for one in training.values() if one.priority is not None})
-    return {task: names_of(training, task) for task in ("diagnosis", "referral")} | {"priority": tuple(levels)}
+    return {
+        "diagnosis": names_of(training, "diagnosis"),
+        "priority": levels_of(training),
+        "referral": names_of(training, "referral"),
+    }
 
 
 def _label_rows(
     cohort: Cohort, names: Mapping[str, Sequence[str]], studies: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    columns = [flags(cohort.labels, studies, task, names[task]) for task in ("diagnosis", "referral")]
-    columns.append(_one_hot([cohort.labels.get(study, StudyLabels()).priority for study in studies], names["priority"]))
+    columns = [
+        flags(cohort.labels, studies, "diagnosis", names["diagnosis"]),
+        levels_apart(cohort.labels, studies, names["priority"]),
+        flags(cohort.labels, studies, "referral", names["referral"]),
+    ]
     return {study: tuple(row) for study, row in zip(studies, np.concatenate(columns, axis=1).tolist(), strict=True)}
-
-
-def _one_hot(found: Sequence[str | None], levels: Sequence[str]) -> Numbers:
-    """(studies, levels) 1 or 0; NaN where the level is unknown."""
-    rows = [[np.nan if one is None else float(one == level) for level in levels] for one in found]
-    return np.array(rows, np.float64).reshape(len(found), len(levels))
 
 
 def _identity(
@@ -382,6 +388,7 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 2e-6,
     muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
     muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
+    mirrored: Annotated[float, typer.Option(help="Share of studies seen with left and right exchanged.")] = 0.0,
     temperature: Annotated[float, typer.Option(help="At the start; cosines are multiplied by exp of it.")] = 0.07,
     label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
     most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,
@@ -400,6 +407,7 @@ def main(
         learning_rate=learning_rate,
         muon=muon,
         muon_decay=muon_decay,
+        mirrored=mirrored,
         temperature=temperature,
         label_weight=label_weight,
     )

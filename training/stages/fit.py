@@ -77,6 +77,11 @@ class Fitted:
         logits: Numbers = self.head(torch.from_numpy(np.ascontiguousarray(inputs, np.float32))).double().numpy()
         return logits
 
+    @torch.no_grad()
+    def add(self, shift: Numbers) -> None:
+        """Move each output's logit, and so its probability, by that much: (n,)."""
+        self.head.layers[-1].bias += torch.from_numpy(shift).float()  # type: ignore[operator]
+
 
 def fit(
     outputs: Sequence[str],

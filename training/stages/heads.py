@@ -33,7 +33,13 @@ from training.base.loop import LoopSettings
 from training.base.splits import Split
 from training.run_folder import RunFolder
 from training.stages.fit import Examples, FitSettings, Fitted, Kind, fit
-from training.stages.operating_point import SPECIFICITY, best_threshold, fit_level_temperature, fit_temperature
+from training.stages.operating_point import (
+    SPECIFICITY,
+    best_threshold,
+    fit_level_temperature,
+    fit_shift,
+    fit_temperature,
+)
 from training.stages.targets import Numbers, flags, levels, names_of, without_both_kinds
 
 WEIGHTS, FACTS = "heads.safetensors", "heads.json"
@@ -254,6 +260,8 @@ def _train(
     left_out = [f"{task}.{name}" for task, (_, short) in outputs.items() for name in short]
     for task, names in ((task, names) for task, (names, _) in outputs.items() if names):
         fitted, validation = _fit_task(cohort, task, names, settings, folder, identity)
+        if task != "priority":  # on 150 validation studies its levels gained nothing from it
+            fitted.add(fit_shift(fitted.logits(validation.inputs), validation.targets))
         state = fitted.head.state_dict()
         weights |= {f"heads.mlps.{len(shapes)}.{key}": value.numpy() for key, value in state.items()}
         shapes.append(HeadShape(task, (embeddings.study.shape[1], *settings.fit_of(task).hidden), names))

@@ -3,15 +3,16 @@
     python -m training.stages.localise --run RUN
 
 Optional, for cohorts that know where findings lie: phantoms do, and so may any source (`SourceStudy.findings`); the
-readers of a site's studies do not take masks yet. A study's label says
-only that one of a thousand tokens or so is the reason for it; with a few thousand studies that is too little to learn
-from. Here every token is told what it shows, by a linear probe on what the last block of the ViT reads, and every
-series what lies in it. Both probes are thrown away; `training.stages.clip` starts from the ViT and the name encoder.
+readers of a site's studies do not take masks yet. A study's label says only that one of a thousand tokens or so is the
+reason for it; with a few thousand studies that is too little to learn from. Here every token is told what it shows, by
+a linear probe on what the last block of the ViT reads, and every series what lies in it: diagnoses, and the reason for
+the study's priority, which sets fresh blood apart from old. Both probes are thrown away; `training.stages.clip` starts
+from the ViT and the name encoder.
 
 Tokens are drawn so that located findings are seen more often than they occur. Findings without a place of their own,
 such as a shifted midline, are asked of every series.
 
-Legend of the suffixes: T tokens of one series, n diagnoses.
+Legend of the suffixes: T tokens of one series, n labels: diagnoses, and priorities that are located.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ from training.prepare.store import TokenStore
 from training.run_folder import RunFolder
 from training.stages.architecture import ModelName, named
 from training.stages.contrastive import text_key
+from training.stages.mirror import mirrored_tokens
 from training.stages.places import TokenProbe, shown
 from training.stages.start import START, begin_from, write_start
 from training.stages.study_model import UNKNOWN_NAME, SeriesTokens, initialise, read_series
-from training.stages.targets import flags, known_bce, names_of
+from training.stages.targets import flags, known_bce, levels_apart, levels_of, names_of
 
 RARE_SERIES = -2.8  # the logit that the probe of series starts from
 
@@ -54,15 +56,16 @@ RARE_SERIES = -2.8  # the logit that the probe of series starts from
 class LocaliseSettings:
     """most_tokens: of a series. focus: share of the draws in which up to a third of the tokens show a finding.
 
-    names: share of series whose name is made unknown. learning_rate: AdamW's. muon: the learning rate of Muon, which
-    then takes the matrices inside the model, with a weight decay of `muon_decay`; 0 for AdamW alone. token_weight,
-    series_weight: of the two losses.
+    names: share of series whose name is made unknown. mirrored: share that is seen in the mirror. learning_rate:
+    AdamW's. muon: the learning rate of Muon, which then takes the matrices inside the model, with a weight decay of
+    `muon_decay`; 0 for AdamW alone. token_weight, series_weight: of the two losses.
     """
 
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(10_000, 96, warmup=200))
     most_tokens: int = 40
     focus: float = 0.75
     names: float = 0.07
+    mirrored: float = 0.0
     learning_rate: float = 1e-3
     muon: float = 0.0
     muon_decay: float = 0.0
@@ -114,15 +117,15 @@ def train_localise(
 class LocaliseModel(nn.Module):
     """Name encoder and sequence ViT are kept."""
 
-    def __init__(self, architecture: Architecture, diagnoses: int) -> None:
+    def __init__(self, architecture: Architecture, labels: int) -> None:
         super().__init__()
         vit = architecture.sequence_vit
         self.series_name = NameEncoder(architecture.series_name)
         self.sequence_vit = SequenceVit(vit)
-        self.of_series = nn.Linear(vit.output, diagnoses)
+        self.of_series = nn.Linear(vit.output, labels)
         initialise(self)
         nn.init.constant_(self.of_series.bias, RARE_SERIES)
-        self.of_token = TokenProbe(vit.transformer.width, diagnoses)
+        self.of_token = TokenProbe(vit.transformer.width, labels)
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,14 @@ class LocaliseStage(Stage[LocatedSeries]):
     ) -> None:
         self._tokens, self._settings = tokens, settings
         self._series = [(study, n) for study in studies for n in range(len(tokens.sizes(study)))]
-        self._names = names_of({study: labels[study] for study in studies if study in labels}, "diagnosis")
+        known = {study: labels[study] for study in studies if study in labels}
+        self._placed = {name for study in studies for name in tokens.located(study) or ()}
+        diagnoses, reasons = names_of(known, "diagnosis"), [name for name in levels_of(known) if name in self._placed]
+        self._names = (*diagnoses, *reasons)
         if not self._series or not self._names:
             raise BadTrainingData("there are no labelled studies that say where their findings lie")
-        self._labels = dict(zip(studies, flags(labels, studies, "diagnosis", self._names), strict=True))
-        self._placed = {name for study in studies for name in tokens.located(study) or ()}
+        asked = flags(labels, studies, "diagnosis", diagnoses), levels_apart(labels, studies, reasons)
+        self._labels = dict(zip(studies, np.concatenate(asked, axis=1), strict=True))
         torch.manual_seed(settings.loop.seed)
         self.module = LocaliseModel(architecture, len(self._names))
         matrices = inner_matrices(self.module.series_name, self.module.sequence_vit) if settings.muon else []
@@ -197,6 +203,8 @@ class LocaliseStage(Stage[LocatedSeries]):
         kept = self._kept(shown_Tn, draw)
         name = UNKNOWN_NAME if draw.random() < self._settings.names else series.name
         tokens = SeriesTokens(name, series.latents[series.rows[kept]], series.coordinates[kept], series.thin_axis)
+        if draw.random() < self._settings.mirrored:
+            tokens = mirrored_tokens(tokens, series)
         return LocatedSeries(tokens, shown_Tn[kept], self._present(study, shown_Tn[kept]))
 
     def _present(self, study: str, shown_Tn: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -226,6 +234,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates.")] = 10_000,
     batch: Annotated[int, typer.Option(help="Series an update.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="AdamW's.")] = 1e-3,
+    mirrored: Annotated[float, typer.Option(help="Share of series seen with left and right exchanged.")] = 0.0,
     muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
     muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
     precision: Annotated[Precision, typer.Option(help="Of the matrix products.")] = "no",
@@ -234,7 +243,7 @@ def main(
     """Train name encoder and sequence ViT of a run on where findings lie."""
     opened = RunFolder(run)
     loop = LoopSettings(steps, batch, warmup=min(200, steps // 4), precision=precision)
-    settings = LocaliseSettings(loop, learning_rate=learning_rate, muon=muon, muon_decay=muon_decay)
+    settings = LocaliseSettings(loop, mirrored=mirrored, learning_rate=learning_rate, muon=muon, muon_decay=muon_decay)
     names = run / "series_names"
     with explained():
         figures = train_localise(

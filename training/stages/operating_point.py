@@ -1,10 +1,11 @@
-"""From validation logits to an operating point: one threshold a class, one temperature a task.
+"""From validation logits to an operating point: a shift and a threshold for each class, one temperature a task.
 
 Classes are imbalanced and heads are trained with positive weights, so 0 is no natural threshold. It is chosen where
 balanced accuracy on the validation studies is highest (Youden 1950) among the cuts that few studies without the finding
 pass: a bundle answers dozens of findings at once, and a reader who is told of several false ones in every study stops
-reading. The temperature makes probabilities honest
-without moving their order (Guo et al. 2017, arXiv 1706.04599).
+reading. The shift brings what is common among those who train to what is common among those who validate (Saerens et
+al. 2002, Neural Comput 14:21): a teaching collection has more of everything. The temperature makes probabilities
+honest without moving their order (Guo et al. 2017, arXiv 1706.04599).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 SPECIFICITY = 0.95  # of one finding; with 25 of them about one false finding a study
@@ -39,6 +41,28 @@ def best_threshold(logits: Numbers, present: Flags, specificity: float = SPECIFI
         return float(np.nextafter(logits.max(), np.inf))
     below = logits[logits < best]
     return (best + float(below.max())) / 2 if len(below) else float(np.nextafter(best, -np.inf))
+
+
+def fit_shift(logits: Numbers, targets: Numbers) -> Numbers:
+    """(n,) what to add to the logits (N, n) so that each class is as likely as it is common in these studies.
+
+    targets: 1, 0, or NaN where unknown. Fitted together with a temperature; odds that are wrong by a factor of e are
+    one standard deviation away before anything is seen, so a class of which little is known hardly moves.
+    """
+    known = np.isfinite(targets)
+    signs = np.where(targets == 1, -1.0, 1.0)
+
+    def loss(parameters: Numbers) -> tuple[float, Numbers]:
+        scale, shift = math.exp(parameters[0]), parameters[1:]
+        against = signs * scale * (logits + shift)
+        slope = np.where(known, signs * expit(against), 0.0)  # of the loss by the scaled logit
+        value = float(np.logaddexp(0, against)[known].sum() + (shift**2).sum() / 2)
+        by_scale = float((slope * scale * (logits + shift)).sum())
+        return value, np.array([by_scale, *(scale * slope.sum(axis=0) + shift)])
+
+    bounds = [(-4.6, 4.6), *[(-10.0, 10.0)] * logits.shape[1]]
+    found = minimize(loss, np.zeros(1 + logits.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(found.x[1:], np.float64)
 
 
 def fit_temperature(logits: Numbers, targets: Flags) -> float | None:

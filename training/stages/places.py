@@ -1,6 +1,6 @@
 """What is known of where findings lie, token by token, and what it costs not to see it.
 
-Legend of the suffixes: T tokens, k located diagnoses of one study, n diagnoses.
+Legend of the suffixes: T tokens, k located labels of one study, n labels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def shown(
     label_n: npt.NDArray[np.float64],
     names: Sequence[str],
 ) -> Shown:
-    """(T, n) whether each token shows each diagnosis of `names`, 0…1; NaN where only the study's label is known.
+    """(T, n) whether each token shows each label of `names`, 0…1; NaN where only the study's label is known.
 
-    label_n: of the study, 1, 0 or NaN. share_Tk: how much of each token the located diagnoses cover; where nobody knows
-    it is None, and the result has no rows.
+    label_n: of the study, 1, 0 or NaN. share_Tk: how much of each token the findings of the located labels cover; where
+    nobody knows it is None, and the result has no rows.
     """
     if share_Tk is None:
         return np.empty((0, len(names)), np.float32)
@@ -44,9 +44,9 @@ def shown(
 class TokenProbe(nn.Module):
     """A linear look at what the last block of the sequence ViT reads."""
 
-    def __init__(self, width: int, diagnoses: int) -> None:
+    def __init__(self, width: int, labels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, diagnoses)
+        self.linear = nn.Linear(width, labels)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.constant_(self.linear.bias, RARE_TOKEN)
 

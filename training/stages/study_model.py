@@ -20,6 +20,7 @@ from prima_core.sequence_vit import SequenceVit
 from prima_core.study_vit import StudyVit
 from prima_core.vit_input import vit_input
 from training.prepare.store import TokenizedSeries, TokenizedStudy
+from training.stages.mirror import mirrored_tokens
 
 STEP = 8  # lengths of series in training are multiples of this
 UNKNOWN_NAME = "unk"  # what a name is replaced by in training
@@ -66,12 +67,16 @@ CLASS_TOKEN_DEVIATION = 0.02
 NOTHING = Dropout(0.0, 0.0, 0.0)
 
 
-def study_tokens(study: TokenizedStudy, dropout: Dropout, draw: np.random.Generator) -> StudyTokens:
-    """What of a study goes into the model; at least one series, and one token of each."""
+def study_tokens(
+    study: TokenizedStudy, dropout: Dropout, draw: np.random.Generator, mirrored: bool = False
+) -> StudyTokens:
+    """What of a study, or of its mirror image, goes into the model; at least one series, and one token of each."""
     kept = np.flatnonzero(draw.random(len(study.series)) >= dropout.series)
     if not len(kept):
         kept = draw.integers(len(study.series), size=1)
     series = tuple(series_tokens(study.series[n], dropout, draw) for n in kept)
+    if mirrored:
+        series = tuple(mirrored_tokens(one, study.series[n]) for one, n in zip(series, kept, strict=True))
     return StudyTokens(study.description, series, study.located or ())
 
 

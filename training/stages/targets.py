@@ -38,6 +38,18 @@ def levels(
     return np.array([np.nan if level is None else position[level] for level in found], np.float64)[:, None]
 
 
+def levels_of(labels: Mapping[str, StudyLabels]) -> tuple[str, ...]:
+    """All priorities that any study's labels have, sorted."""
+    return tuple(sorted({one.priority for one in labels.values() if one.priority is not None}))
+
+
+def levels_apart(labels: Mapping[str, StudyLabels], studies: Sequence[str], names: Sequence[str]) -> Numbers:
+    """(studies, names) 1 where the study's priority is that one and 0 where it is another; NaN where it is unknown."""
+    found = [labels.get(study, StudyLabels()).priority for study in studies]
+    rows = [[np.nan if one is None else float(one == name) for name in names] for one in found]
+    return np.array(rows, np.float64).reshape(len(studies), len(names))
+
+
 def values(labels: Mapping[str, StudyLabels], studies: Sequence[str], name: str) -> Numbers:
     """(studies, 1) a number, or NaN."""
     return np.array([labels.get(study, StudyLabels()).value.get(name, np.nan) for study in studies], np.float64)[

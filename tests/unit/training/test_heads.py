@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from training.base.cohort import StudyLabels, StudyRecord
@@ -76,6 +77,21 @@ def test_what_the_embedding_holds_is_learned_with_a_working_threshold(tmp_path: 
     truth = np.array([labels[study].diagnosis["glioma"] for study in split.test])
     assert (called == truth).mean() > 0.85
     assert all(temperature and temperature > 0 for temperature in heads.temperatures.values())
+
+
+def test_probabilities_are_of_those_who_validate_not_of_a_teaching_collection(tmp_path: Path) -> None:
+    embeddings, labels, split = cohort()
+    rare = [study for study in split.train if not labels[study].diagnosis["glioma"]]
+    taught = replace(split, train=tuple(study for study in split.train if study not in rare[: len(rare) * 4 // 5]))
+    heads = train_heads(embeddings, labels, taught, tmp_path, SETTINGS)
+    logits = scores(heads, embeddings, split.validation)["diagnosis.glioma"]
+    expected = float(expit(logits / heads.temperatures["diagnosis"]).mean())
+    taught_share, share = (
+        float(np.mean([labels[study].diagnosis["glioma"] for study in part]))
+        for part in (taught.train, split.validation)
+    )
+    assert taught_share > share + 0.2
+    assert expected == pytest.approx(share, abs=0.03)
 
 
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:

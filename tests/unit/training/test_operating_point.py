@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from training.stages.operating_point import best_threshold, fit_level_temperature, fit_temperature
+from training.stages.operating_point import best_threshold, fit_level_temperature, fit_shift, fit_temperature
 
 
 def test_a_clean_gap_is_cut_in_its_middle() -> None:
@@ -39,6 +39,29 @@ def test_few_studies_without_the_finding_pass_it(specificity: float) -> None:
 @pytest.mark.parametrize("positives", [0, 1, 9, 10])
 def test_a_class_that_tells_nothing_keeps_zero(positives: int) -> None:
     assert best_threshold(np.arange(10.0), np.arange(10) < positives) == 0.0
+
+
+def test_the_shift_that_made_the_labels_is_found_whatever_the_temperature() -> None:
+    random = np.random.default_rng(4)
+    shift = np.array([-2.0, 0.0, 1.5])
+    logits = random.normal(-1, 4, (20_000, 3))
+    targets = (random.random(logits.shape) < expit((logits + shift) / 3)).astype(float)
+    targets[::7] = np.nan
+    np.testing.assert_allclose(fit_shift(logits, targets), shift, atol=0.3)
+
+
+def test_a_class_of_which_little_is_known_hardly_moves() -> None:
+    random = np.random.default_rng(5)
+    logits = random.normal(-3, 2, (400, 3))
+    targets = (random.random(logits.shape) < expit(logits + 2)).astype(float)  # many more than was thought
+    targets[6:, 1] = np.nan  # of six studies only is it known
+    targets[:6, 1] = 0
+    targets[:, 2] = np.nan  # nobody knows
+    often, hardly, never = fit_shift(logits, targets)
+    assert often == pytest.approx(2, abs=0.6)
+    assert -1 < hardly < 0
+    assert never == 0
+    np.testing.assert_array_equal(fit_shift(logits[:0], targets[:0]), np.zeros(3))
 
 
 def test_the_temperature_that_made_the_labels_is_found() -> None:

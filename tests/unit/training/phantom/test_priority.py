@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.phantom.case import SIMULATED, draw_case
-from training.phantom.priority import PRIORITIES, REFERRALS, RULES, judge
+from training.phantom.priority import PRIORITIES, REFERRALS, RULES, judge, level
 from training.phantom.types import Case, Finding
 
 
@@ -54,6 +54,12 @@ def test_the_most_urgent_finding_decides_and_referrals_add_up() -> None:
     )
     assert judgement.priority == "medium"
     assert judgement.referral == {"neurosurgery": True, "neurology": True}
+
+
+def test_the_level_of_a_finding_is_the_priority_of_who_has_nothing_else() -> None:
+    findings = [finding for seed in range(60) for finding in draw_case(seed).findings]
+    assert {level(finding) for finding in findings} == {"low", "medium", "high"}
+    assert all(level(finding) == judge(case(finding)).priority for finding in findings)
 
 
 def test_every_diagnosis_that_is_simulated_has_a_rule_without_conditions() -> None:

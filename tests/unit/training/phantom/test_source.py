@@ -12,8 +12,9 @@ import pytest
 
 from prima_core.prepare import prepare_study
 from training.base.pseudonyms import Pseudonyms
-from training.phantom.case import SIMULATED
+from training.phantom.case import SIMULATED, draw_case
 from training.phantom.prepared import finding_map, prepared
+from training.phantom.priority import PRIORITIES, judge, level
 from training.phantom.source import PhantomSource
 from training.phantom.study import make_study, simulate, visit
 from training.prepare.source import Source, SourceStudy
@@ -47,9 +48,23 @@ def test_findings_lie_where_the_phantom_has_them(fetched: SourceStudy) -> None:
     located = fetched.findings.located
     assert located
     assert fetched.labels is not None
-    assert all(fetched.labels.diagnosis[name] for name in located)
+    assert all(fetched.labels.diagnosis[name] for name in located if name not in PRIORITIES)
+    assert {name for name in located if name in PRIORITIES} == {fetched.labels.priority}
     covered = [fetched.findings.shares(series).max(axis=0) for series in fetched.prepared.series]
     assert (np.max(covered, axis=0) > 0).all()
+
+
+def test_the_reason_for_the_priority_is_marked_and_nothing_else_with_it() -> None:
+    both = simulate(next(seed for seed in range(200) if _has_a_reason_beside_others(seed)), "home").head
+    reason = judge(both.case).priority
+    marked = [reason in labels for labels in finding_map(both).labels]
+    assert marked == [level(finding) == reason for finding in both.case.findings]
+    assert True in marked
+    assert False in marked
+
+
+def _has_a_reason_beside_others(seed: int) -> bool:
+    return len({level(finding) for finding in draw_case(seed).findings}) > 1
 
 
 def test_the_map_of_findings_lies_where_the_head_does() -> None:

@@ -65,7 +65,7 @@ def test_thinned_slices_keep_their_places() -> None:
 
 def test_only_findings_with_voxels_are_located() -> None:
     found = ball_map()
-    two = FindingMap(found.voxels, found.affine, (*found.diagnoses, ("shift",)))
+    two = FindingMap(found.voxels, found.affine, (*found.labels, ("shift",)))
     assert two.located == ("cyst", "mass")
     nothing = FindingMap(np.zeros_like(found.voxels), found.affine, ())
     place, voxels = scanned(AXIAL)

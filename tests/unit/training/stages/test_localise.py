@@ -104,6 +104,37 @@ def test_clip_starts_from_it_and_it_from_another(tmp_path: Path, store: TokenSto
     assert first["loss"] != second["loss"]
 
 
+def test_places_are_learned_on_both_sides(store: TokenStore) -> None:
+    plain, mirrored = (
+        stage(store, replace(SETTINGS, names=0.0, mirrored=share)).draw(0, range(24)) for share in (0.0, 1.0)
+    )
+    for one, other in zip(plain, mirrored, strict=True):
+        np.testing.assert_array_equal(one.shown_Tn, other.shown_Tn)
+        np.testing.assert_array_equal(one.tokens.latents[..., ::-1], other.tokens.latents)
+    assert any(
+        (one.tokens.coordinates != other.tokens.coordinates).any() for one, other in zip(plain, mirrored, strict=True)
+    )
+
+
+def test_the_reason_for_a_priority_is_asked_where_it_is_located(tmp_path: Path) -> None:
+    """Study n is urgent for its cyst if n is even, and because of nothing that has a place otherwise."""
+    with StoreWriter(tmp_path / "store", TOKENS, {"encoder": "made up"}) as writer:
+        for n in range(8):
+            study, urgent = tokenized(n), n % 2 == 0
+            series = tuple(marked(one, {1: 0, 2: 1} if urgent else {}) for one in study.series)
+            study = replace(study, series=series, located=("cyst", "high") if urgent else ("cyst", "tumour"))
+            labels = StudyLabels({"cyst": urgent, "tumour": False}, priority="high" if urgent else "low")
+            writer.add(StudyEntry(StudyRecord(study.study, study.study), study, labels))
+    store = TokenStore(tmp_path / "store")
+    chosen = LocaliseStage(store, store.labels(), names(store), tiny(), SETTINGS)
+    items = chosen.draw(0, range(48))
+    assert {item.shown_Tn.shape[1] for item in items} == {3}  # cyst, tumour, high; that somebody is low has no place
+    shows_it = [item.shown_Tn[:, 2].max() for item in items]
+    assert set(shows_it) == {0.0, 1.0}
+    assert [item.present_n[2] for item in items] == shows_it
+    assert all((item.shown_Tn[:, 0] * item.shown_Tn[:, 2]).max() == 0 for item in items)
+
+
 def test_what_is_asked_of_a_series(store: TokenStore) -> None:
     for item in stage(store, replace(SETTINGS, most_tokens=4)).draw(0, range(48)):
         cyst, shift, tumour = item.shown_Tn.T
