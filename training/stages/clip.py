@@ -75,7 +75,7 @@ class ClipSettings:
     second_moment: decay of Adam's average of squares; a short run wants 0.98, as the first steps' large gradients would
     hold it back for long. temperature: t at the start; vectors' cosines are multiplied with exp(t), at most 100.
     abnormal_extra: how many more times a study with a known finding comes in every round. mirrored: share of the draws
-    that are the mirror image of a study and of its report. series_weight, label_weight,
+    that are the mirror image of a study and of its report, for reports in English. series_weight, label_weight,
     place_weight: of the losses beside CLIP's; a label asked of the study's every series counts `label_share` of one
     asked of the study, and places are asked of tokens. most_report_tokens: what a report is cut to.
     """
@@ -336,7 +336,7 @@ def _mean_of(loss_B: Tensor, known_B: Tensor) -> Tensor:
 
 
 def _label_names(cohort: Cohort, settings: ClipSettings) -> dict[str, tuple[str, ...]]:
-    """What probes are asked for, first what may have a place. Every level of the priority is a label of its own."""
+    """What probes are asked for, first what tokens are asked for too. Each level of the priority is a label."""
     if not settings.label_weight and not settings.place_weight:
         return {"diagnosis": (), "priority": (), "referral": ()}
     training = {study: cohort.labels[study] for study in cohort.split.train if study in cohort.labels}
@@ -388,7 +388,9 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 2e-6,
     muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
     muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
-    mirrored: Annotated[float, typer.Option(help="Share of studies seen with left and right exchanged.")] = 0.0,
+    mirrored: Annotated[
+        float, typer.Option(help="Share of studies seen with left and right exchanged; reports must be English.")
+    ] = 0.0,
     temperature: Annotated[float, typer.Option(help="At the start; cosines are multiplied by exp of it.")] = 0.07,
     label_weight: Annotated[float, typer.Option(help="Of the loss of known labels.")] = 0.0,
     most_tokens: Annotated[int, typer.Option(help="Of a series, drawn at random; 0 for all.")] = 0,

@@ -65,11 +65,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head that was fitted. shift: what was taken off the last layer's bias, as rare findings weighed more."""
+    """A head that was fitted."""
 
     head: Head
     result: LoopResult
-    shift: npt.NDArray[np.float32]
 
     @torch.inference_mode()
     def logits(self, inputs: npt.NDArray[np.float32]) -> Numbers:
@@ -78,9 +77,9 @@ class Fitted:
         return logits
 
     @torch.no_grad()
-    def add(self, shift: Numbers) -> None:
+    def move_logits(self, by: Numbers) -> None:
         """Move each output's logit, and so its probability, by that much: (n,)."""
-        self.head.layers[-1].bias += torch.from_numpy(shift).float()  # type: ignore[operator]
+        self.head.layers[-1].bias += torch.from_numpy(by).float()  # type: ignore[operator]
 
 
 def fit(
@@ -103,10 +102,10 @@ def fit(
     stage = _HeadStage(shape, kind, training, validation, settings)
     facts = identity | {"outputs": list(outputs), "kind": kind.value, "fit": asdict(settings) | {"loop": None}}
     result = train(stage, settings.loop, folder, facts, title)
-    shift = stage.weights.log() if kind is Kind.FLAGS else torch.zeros(len(outputs))
-    with torch.no_grad():
-        stage.module.layers[-1].bias -= shift  # type: ignore[operator]  # weighted odds back to plain odds
-    return Fitted(stage.module, result, shift.numpy())
+    fitted = Fitted(stage.module, result)
+    if kind is Kind.FLAGS:
+        fitted.move_logits(-stage.weights.log().double().numpy())  # weighted odds back to plain odds
+    return fitted
 
 
 class _HeadStage(Stage[int]):

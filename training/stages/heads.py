@@ -37,12 +37,12 @@ from training.stages.operating_point import (
     SPECIFICITY,
     best_threshold,
     fit_level_temperature,
-    fit_shift,
-    fit_temperature,
+    fit_odds,
 )
 from training.stages.targets import Numbers, flags, levels, names_of, without_both_kinds
 
 WEIGHTS, FACTS = "heads.safetensors", "heads.json"
+ODDS = "of the validation studies"  # what probabilities mean; earlier folders' were of the training studies
 WIDTHS = ",".join(map(str, FitSettings.hidden))
 
 
@@ -116,7 +116,8 @@ def train_heads(
     `leave_out`), no label at all; and what `training.base.loop.train` raises.
     """
     settings = settings or HeadsSettings()
-    identity = {"settings": json.loads(json.dumps(asdict(settings)))} | made_from(embeddings, labels, split)
+    identity = {"settings": json.loads(json.dumps(asdict(settings))), "odds": ODDS}
+    identity |= made_from(embeddings, labels, split)
     if finished(folder, identity) is None:
         _train(embeddings, labels, split, folder, settings, identity)
     return read_heads(folder)
@@ -260,8 +261,9 @@ def _train(
     left_out = [f"{task}.{name}" for task, (_, short) in outputs.items() for name in short]
     for task, names in ((task, names) for task, (names, _) in outputs.items() if names):
         fitted, validation = _fit_task(cohort, task, names, settings, folder, identity)
-        if task != "priority":  # on 150 validation studies its levels gained nothing from it
-            fitted.add(fit_shift(fitted.logits(validation.inputs), validation.targets))
+        if task != "priority":  # its levels gained nothing from a shift
+            temperatures[task], shift = fit_odds(fitted.logits(validation.inputs), validation.targets)
+            fitted.move_logits(shift)
         state = fitted.head.state_dict()
         weights |= {f"heads.mlps.{len(shapes)}.{key}": value.numpy() for key, value in state.items()}
         shapes.append(HeadShape(task, (embeddings.study.shape[1], *settings.fit_of(task).hidden), names))
@@ -270,8 +272,7 @@ def _train(
         if task == "priority":
             temperatures[task] = _level_temperature(logits, validation.targets)
         else:
-            found = operating_point(names, logits, validation.targets, settings.specificity)
-            thresholds[task], temperatures[task] = found
+            thresholds[task] = thresholds_of(names, logits, validation.targets, settings.specificity)
     if not shapes:
         raise BadTrainingData("no training study has a label that can be learned")
     write_heads(
@@ -316,16 +317,15 @@ def _fit_task(
     return fit(names, kind, training, validation, settings.fit_of(task), folder / task, identity, title), validation
 
 
-def operating_point(
+def thresholds_of(
     names: Sequence[str], logits: Numbers, targets: Numbers, specificity: float = SPECIFICITY
-) -> tuple[dict[str, float], float | None]:
-    """The threshold of every output and the temperature of all, from validation studies; (studies, names) each."""
+) -> dict[str, float]:
+    """The threshold of every output, from validation studies; (studies, names) each."""
     known, present = np.isfinite(targets), targets == 1
-    cuts = {
+    return {
         name: best_threshold(logits[known[:, n], n], present[known[:, n], n], specificity)
         for n, name in enumerate(names)
     }
-    return cuts, fit_temperature(logits[known], present[known]) if known.any() else None
 
 
 def _level_temperature(logits: Numbers, targets: Numbers) -> float | None:

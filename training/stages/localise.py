@@ -208,7 +208,7 @@ class LocaliseStage(Stage[LocatedSeries]):
         return LocatedSeries(tokens, shown_Tn[kept], self._present(study, shown_Tn[kept]))
 
     def _present(self, study: str, shown_Tn: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(n,) whether these tokens show each diagnosis; where no place is known, whether the study has it."""
+        """(n,) whether these tokens show each label; where no place is known, whether the study has it."""
         label_n = self._labels[study].astype(np.float32)
         in_series_n: npt.NDArray[np.float32] = np.max(shown_Tn, axis=0)  # NaN where only the label is known
         placed_n = np.array([name in self._placed for name in self._names]) & np.isfinite(in_series_n)
@@ -235,7 +235,7 @@ def main(
     batch: Annotated[int, typer.Option(help="Series an update.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="AdamW's.")] = 1e-3,
     mirrored: Annotated[float, typer.Option(help="Share of series seen with left and right exchanged.")] = 0.0,
-    muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for Adam alone.")] = 0.0,
+    muon: Annotated[float, typer.Option(help="Muon's learning rate, for matrices inside; 0 for AdamW alone.")] = 0.0,
     muon_decay: Annotated[float, typer.Option(help="Weight decay of those matrices.")] = 0.0,
     precision: Annotated[Precision, typer.Option(help="Of the matrix products.")] = "no",
     model: Annotated[ModelName, typer.Option(help="The architecture.")] = ModelName.SMALL,

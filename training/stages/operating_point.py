@@ -20,6 +20,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 SPECIFICITY = 0.95  # of one finding; with 25 of them about one false finding a study
+SCALE_DEVIATION = 0.5  # of the logarithm of the scale of logits, before any shift is known
 FEWEST = 2  # of each kind, below which a class tells nothing about its threshold
 
 Numbers = npt.NDArray[np.float64]
@@ -43,26 +44,31 @@ def best_threshold(logits: Numbers, present: Flags, specificity: float = SPECIFI
     return (best + float(below.max())) / 2 if len(below) else float(np.nextafter(best, -np.inf))
 
 
-def fit_shift(logits: Numbers, targets: Numbers) -> Numbers:
-    """(n,) what to add to the logits (N, n) so that each class is as likely as it is common in these studies.
+def fit_odds(logits: Numbers, targets: Numbers) -> tuple[float | None, Numbers]:
+    """Temperature T of all classes, and what to add to the logits (N, n) of each, so that sigmoid((logit + shift) / T)
+    is as likely as the class is common in these studies.
 
-    targets: 1, 0, or NaN where unknown. Fitted together with a temperature; odds that are wrong by a factor of e are
-    one standard deviation away before anything is seen, so a class of which little is known hardly moves.
+    targets: (N, n) 1, 0, or NaN where unknown. Few studies prove little: a class' odds that are wrong by a factor of e
+    are one standard deviation away before anything is seen, and a temperature that is e times that of `fit_temperature`
+    two. (None, zeros) where only one kind occurs.
     """
     known = np.isfinite(targets)
-    signs = np.where(targets == 1, -1.0, 1.0)
+    start = fit_temperature(logits[known], targets[known] == 1)
+    if start is None:
+        return None, np.zeros(logits.shape[1])
+    signs, expected = np.where(targets == 1, -1.0, 1.0), -math.log(start)
 
     def loss(parameters: Numbers) -> tuple[float, Numbers]:
-        scale, shift = math.exp(parameters[0]), parameters[1:]
-        against = signs * scale * (logits + shift)
-        slope = np.where(known, signs * expit(against), 0.0)  # of the loss by the scaled logit
-        value = float(np.logaddexp(0, against)[known].sum() + (shift**2).sum() / 2)
-        by_scale = float((slope * scale * (logits + shift)).sum())
-        return value, np.array([by_scale, *(scale * slope.sum(axis=0) + shift)])
+        scaled, moved = math.exp(parameters[0]) * logits, parameters[1:]
+        against, surprise = signs * (scaled + moved), parameters[0] - expected
+        slope = np.where(known, signs * expit(against), 0.0)
+        value = np.logaddexp(0, against)[known].sum() + (moved**2).sum() / 2 + surprise**2 / (2 * SCALE_DEVIATION**2)
+        by_scale = (slope * scaled).sum() + surprise / SCALE_DEVIATION**2
+        return float(value), np.array([by_scale, *(slope.sum(axis=0) + moved)])
 
-    bounds = [(-4.6, 4.6), *[(-10.0, 10.0)] * logits.shape[1]]
-    found = minimize(loss, np.zeros(1 + logits.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.asarray(found.x[1:], np.float64)
+    found = minimize(loss, np.array([expected, *np.zeros(logits.shape[1])]), jac=True, method="L-BFGS-B").x
+    temperature = math.exp(-float(found[0]))
+    return temperature, found[1:] * temperature
 
 
 def fit_temperature(logits: Numbers, targets: Flags) -> float | None:

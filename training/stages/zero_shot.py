@@ -33,7 +33,8 @@ from training.base.errors import BadTrainingData
 from training.base.splits import Split
 from training.run_folder import RunFolder
 from training.stages.clip import read_text_tower
-from training.stages.heads import TrainedHeads, made_from, operating_point, read_heads, write_heads
+from training.stages.heads import TrainedHeads, made_from, read_heads, thresholds_of, write_heads
+from training.stages.operating_point import fit_temperature
 from training.stages.targets import flags
 
 Vectors = npt.NDArray[np.float32]
@@ -122,7 +123,9 @@ def make_zero_shot(
             )
         names, task = head.shape.outputs, head.shape.task
         logits = head.logits(embeddings.clip[embeddings.rows(split.validation)])
-        cuts, temperature = operating_point(names, logits, flags(labels, split.validation, task, names))
+        targets = flags(labels, split.validation, task, names)
+        cuts, known = thresholds_of(names, logits, targets), np.isfinite(targets)
+        temperature = fit_temperature(logits[known], targets[known] == 1)
         write_heads(folder, head.as_heads(cuts, temperature or 1.0), identity)
     return read_heads(folder)
 

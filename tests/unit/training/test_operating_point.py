@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from training.stages.operating_point import best_threshold, fit_level_temperature, fit_shift, fit_temperature
+from training.stages.operating_point import best_threshold, fit_level_temperature, fit_odds, fit_temperature
 
 
 def test_a_clean_gap_is_cut_in_its_middle() -> None:
@@ -41,13 +41,15 @@ def test_a_class_that_tells_nothing_keeps_zero(positives: int) -> None:
     assert best_threshold(np.arange(10.0), np.arange(10) < positives) == 0.0
 
 
-def test_the_shift_that_made_the_labels_is_found_whatever_the_temperature() -> None:
+def test_the_odds_that_made_the_labels_are_found() -> None:
     random = np.random.default_rng(4)
-    shift = np.array([-2.0, 0.0, 1.5])
+    made = np.array([-2.0, 0.0, 1.5])
     logits = random.normal(-1, 4, (20_000, 3))
-    targets = (random.random(logits.shape) < expit((logits + shift) / 3)).astype(float)
+    targets = (random.random(logits.shape) < expit((logits + made) / 3)).astype(float)
     targets[::7] = np.nan
-    np.testing.assert_allclose(fit_shift(logits, targets), shift, atol=0.3)
+    temperature, shift = fit_odds(logits, targets)
+    assert temperature == pytest.approx(3, rel=0.1)
+    np.testing.assert_allclose(shift, made, atol=0.3)
 
 
 def test_a_class_of_which_little_is_known_hardly_moves() -> None:
@@ -57,11 +59,29 @@ def test_a_class_of_which_little_is_known_hardly_moves() -> None:
     targets[6:, 1] = np.nan  # of six studies only is it known
     targets[:6, 1] = 0
     targets[:, 2] = np.nan  # nobody knows
-    often, hardly, never = fit_shift(logits, targets)
+    _, (often, hardly, never) = fit_odds(logits, targets)
     assert often == pytest.approx(2, abs=0.6)
     assert -1 < hardly < 0
     assert never == 0
-    np.testing.assert_array_equal(fit_shift(logits[:0], targets[:0]), np.zeros(3))
+
+
+@pytest.mark.parametrize("studies", [4, 10, 20])
+def test_few_studies_that_a_shift_sets_apart_make_nobody_certain(studies: int) -> None:
+    """Three classes whose logits are all too low; the shift would set every study right, and no temperature would be
+    too cold for them."""
+    targets = (np.arange(studies)[:, None] % np.array([2, 3, 4]) == 0).astype(float)
+    temperature, shift = fit_odds(2.0 * targets - 3, targets)
+    assert temperature is not None
+    assert temperature > 0.1
+    assert (shift > 0).all()
+    assert (expit((2.0 * targets - 3 + shift) / temperature)[targets == 1] < 0.999).all()
+
+
+@pytest.mark.parametrize("targets", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.zeros((0, 2))])
+def test_one_kind_alone_tells_nothing_of_odds(targets: np.ndarray) -> None:
+    temperature, shift = fit_odds(np.ones(targets.shape), targets)
+    assert temperature is None
+    np.testing.assert_array_equal(shift, np.zeros(2))
 
 
 def test_the_temperature_that_made_the_labels_is_found() -> None:

@@ -56,10 +56,18 @@ def test_the_most_urgent_finding_decides_and_referrals_add_up() -> None:
     assert judgement.referral == {"neurosurgery": True, "neurology": True}
 
 
-def test_the_level_of_a_finding_is_the_priority_of_who_has_nothing_else() -> None:
-    findings = [finding for seed in range(60) for finding in draw_case(seed).findings]
-    assert {level(finding) for finding in findings} == {"low", "medium", "high"}
-    assert all(level(finding) == judge(case(finding)).priority for finding in findings)
+@pytest.mark.parametrize(
+    ("finding", "priority"),
+    [
+        (Finding(("vascular_hemorrhagic_intracranial_hemorrhage",), "h", attributes={"age": "chronic"}), "low"),
+        (Finding(("vascular_hemorrhagic_intracranial_hemorrhage",), "h", attributes={"age": "acute"}), "high"),
+        (Finding(("tumor_adult_brain_metastasis",), "metastasis", size_mm=29), "medium"),
+        (Finding(("tumor_adult_brain_metastasis",), "metastasis", size_mm=30), "high"),
+        (Finding(("tumor_adult_low_grade_glioma", "tumor_adult_glioma"), "g"), "medium"),
+    ],
+)
+def test_the_level_of_a_finding_is_the_priority_of_who_has_nothing_else(finding: Finding, priority: str) -> None:
+    assert level(finding) == priority
 
 
 def test_every_diagnosis_that_is_simulated_has_a_rule_without_conditions() -> None:
