@@ -180,7 +180,7 @@ def test_equal_reports_are_no_negatives_of_each_other() -> None:
 
 def test_reports_in_another_order_count_as_equal(studies: Cohort, text: Path) -> None:
     stage = ClipStage(studies, tiny(), text, SETTINGS, None)
-    items = [item for step in range(20) for item in stage.draw(step, range(6))]
+    items = [item for step in range(80) for item in stage.draw(step, range(6))]
     texts, keys = {item.text for item in items}, {item.report for item in items}
     assert len(keys) == len(FINDINGS)
     assert len(texts) == 2 * len(FINDINGS)
