@@ -6,6 +6,7 @@ Legend of the suffixes: U patches of a series, P points of a patch, N labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +27,11 @@ class FindingMap:
     affine: npt.NDArray[np.float64]
     labels: tuple[tuple[str, ...], ...]
 
-    @property
+    @cached_property
     def located(self) -> tuple[str, ...]:
         """The labels of findings that have voxels, sorted."""
-        present = np.unique(self.voxels)
-        return tuple(sorted({key for number in present[present > 0] for key in self.labels[number - 1]}))
+        numbered = enumerate(self.labels, start=1)
+        return tuple(sorted({key for number, keys in numbered if (self.voxels == number).any() for key in keys}))
 
     def shares(self, series: PreparedSeries) -> npt.NDArray[np.float16]:
         """(U, N) how much of each of the series' patches the findings of each located label cover, 0…1.

@@ -49,7 +49,7 @@ class Profile:
 def full() -> Profile:
     """58 minutes on two cores of an AMD EPYC."""
     return _profile(
-        studies=2700,
+        studies=3800,
         home=450,
         away=200,
         patches=40,

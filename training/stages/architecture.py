@@ -39,7 +39,7 @@ def small(diagnoses: Sequence[str], referrals: Sequence[str]) -> Architecture:
     studies = TransformerShape(study, depth=2, heads=4, head_width=32, mlp_width=256)
     outputs = {"diagnosis": tuple(diagnoses), "referral": tuple(referrals), "priority": PRIORITY_LEVELS}
     return Architecture(
-        tokenizer=TokenizerShape((32,), (32,), 1, ((4, 4, 1, 0),), latent_channels=2),
+        tokenizer=TokenizerShape((16,), (16,), 1, ((4, 4, 1, 0),), latent_channels=2),
         series_name=NameEncoderShape(names, output=token),
         study_description=NameEncoderShape(names, output=study),
         sequence_vit=VitShape(4, sequence, output=series),
