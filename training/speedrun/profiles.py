@@ -47,7 +47,7 @@ class Profile:
 
 
 def full() -> Profile:
-    """58 minutes on two cores of an AMD EPYC."""
+    """59 minutes on two cores of an AMD EPYC."""
     return _profile(
         studies=3800,
         home=450,
