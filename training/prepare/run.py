@@ -169,11 +169,15 @@ def _until_a_worker_dies(
 def _stop(pool: ProcessPoolExecutor) -> None:
     """Without waiting for studies that nobody will take in any more."""
     processes = list((pool._processes or {}).values())
+    results: Any = pool._result_queue
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
     for process in processes:
         process.join()
+    # A worker that ended while it was sending leaves half a result. The pool's thread would wait for the other half for
+    # ever, and the interpreter for the thread, as long as this process might be the one to send it.
+    results._writer.close()
 
 
 class _Preparer:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from prima_core.random_weights import demo, write_random_bundle
 from prima_core.volume_tokenizer import PatchSet
 from support.prepared_studies import RandomStudies, random_study
 from training.base.errors import BadTrainingData, NoSpace
+from training.prepare import run
 from training.prepare.encode import Encoder, sample_patches
 from training.prepare.run import fill_store
 from training.prepare.store import TokenStore
@@ -150,6 +155,17 @@ def test_stopped_it_leaves_a_store_that_opens_and_no_process(tmp_path: Path, how
     result = fill_store(RandomStudies(5), tmp_path / "store", workers=0, quiet=True)
     assert result.stored + result.before == len(TokenStore(tmp_path / "store")) == 5
     assert not (tmp_path / ".store.scratch").exists()
+
+
+def test_half_a_result_of_a_stopped_worker_holds_nobody() -> None:
+    pool: Any = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    pool.submit(int).result()
+    manager = pool._executor_manager_thread
+    os.write(pool._result_queue._writer.fileno(), struct.pack("!i", 1000))  # of so many bytes none follows
+    time.sleep(0.2)
+    run._stop(pool)
+    manager.join(HANG_SECONDS)
+    assert not manager.is_alive()
 
 
 def wait_until(condition: object) -> None:
