@@ -162,7 +162,6 @@ def test_half_a_result_of_a_stopped_worker_holds_nobody() -> None:
     pool.submit(int).result()
     manager = pool._executor_manager_thread
     os.write(pool._result_queue._writer.fileno(), struct.pack("!i", 1000))  # of so many bytes none follows
-    time.sleep(0.2)
     run._stop(pool)
     manager.join(HANG_SECONDS)
     assert not manager.is_alive()
