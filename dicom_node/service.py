@@ -8,34 +8,34 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from apscheduler.schedulers.base import BaseScheduler
 
 from dicom_node.audit.collector import Collector
-from dicom_node.audit.recorder import Recorder, trail_of
+from dicom_node.audit.recorder import recording, trail_of
 from dicom_node.audit.syslog import Forwarder
-from dicom_node.base.config import Configuration, Destination, StowDestination, UpsDestination, load_configuration
+from dicom_node.base.config import Configuration, StowDestination, UpsDestination, load_configuration
 from dicom_node.base.durable import replace_file
-from dicom_node.base.errors import ConfigurationError, NodeError
-from dicom_node.base.events import Event, log, type_and_place
+from dicom_node.base.errors import ConfigurationError
+from dicom_node.base.events import Event, log
 from dicom_node.base.hl7_settings import Hl7Destination
 from dicom_node.bundles import check_fits
 from dicom_node.certificates import check_certificates
 from dicom_node.cleaning import Cleaning
+from dicom_node.console.health import EXPECTED
 from dicom_node.console.http import Console
 from dicom_node.corrections import Corrections
 from dicom_node.intake.apart import compare_apart
-from dicom_node.intake.association import FurtherServices
-from dicom_node.intake.receiver import run_receiver
-from dicom_node.intake.services import Together
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.pulse import Pulse
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 from dicom_node.jobs.scheduler import Housekeeping
 from dicom_node.night_training import NightTraining
+from dicom_node.process_edge import PRIVATE, process_edge
+from dicom_node.receiving import receive
 from dicom_node.reporting.fallback import simpler
 from dicom_node.reporting.write import discard_unfinished
 from dicom_node.sending.commitment import CommitmentScu
@@ -50,7 +50,7 @@ from dicom_node.takeover import Takeover
 from dicom_node.withdrawn import withdraw_again
 from dicom_node.worklist.dicom.event_outbox import EventOutbox
 from dicom_node.worklist.dicom.reading_steps import ReadingSteps
-from dicom_node.worklist.dicom.services import provider_of, services_of
+from dicom_node.worklist.dicom.services import provider_of
 from dicom_node.worklist.listeners import Hl7Adapter, UpsAdapter
 from dicom_node.worklist.orders_over_hl7 import orders_over_hl7
 from prima_core.base.errors import BundleError
@@ -59,7 +59,6 @@ from prima_core.bundle import BundleManifest, read_manifest
 AUDIT_SECONDS = 2.0
 WORKER_NICE = 5  # nice(1)
 BEAT_SECONDS = 5.0
-PRIVATE = 0o077  # the umask: nothing that the node writes is for other users of the machine
 WORKITEM_SECONDS = 15.0
 DROP_SECONDS = 60.0
 SIGN_OF_LIFE = b"."
@@ -87,6 +86,7 @@ def serve(configuration: Configuration) -> None:
         if node.name is not None:
             join_others(configuration, registry, locks)
         discard_half_received(configuration)
+        registry.forget_processes([node.process(role) for role in EXPECTED])
         registry.close()
         # A process that is started again later must not run under a file that was edited meanwhile.
         before = changed_since(node.frozen, configuration)
@@ -107,17 +107,6 @@ def _leave(registry: Registry, node: str) -> None:
         log(Event.JOB_FAILED, "warning", job="leave", error=type(error).__name__)
     finally:
         registry.close()
-
-
-@contextmanager
-def recording(configuration: Configuration) -> Iterator[None]:
-    """Let this process record in the audit trail what it logs, where there is one. Raises ConfigurationError."""
-    recorder = Recorder(configuration) if configuration.audit.enabled else None
-    try:
-        yield
-    finally:
-        if recorder is not None:
-            recorder.close()
 
 
 def changed_since(frozen: Path, configuration: Configuration) -> list[str]:
@@ -150,29 +139,16 @@ def configured_bundle(configuration: Configuration) -> BundleManifest | None:
 
 def run_process(role: str, configuration: Configuration) -> None:
     """Run one process of the node until its supervisor stops it or is gone."""
-    threading.excepthook = lambda crash: log(
-        Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(crash.exc_value or crash.exc_type())
-    )
-    os.umask(PRIVATE)
     stop = threading.Event()
     stop_with_supervisor()
-    registry = Registry(configuration.node.database_url)
-    beat = Heartbeat(registry, configuration.node.process(role), stop)
     roles: dict[str, Role] = {
         "receiver": _receiver,
         "scheduler": _scheduler,
         "worker": _worker,
     }
-    try:
-        with recording(configuration):
-            roles[role](configuration, registry, beat, stop)
-    except NodeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the process's edge: a traceback's message may quote what came in
-        log(Event.PROCESS_CRASHED, "error", process=role, error=type_and_place(error))
-        raise SystemExit(1) from None
-    finally:
-        registry.close()
+    with process_edge(role, configuration) as registry:
+        beat = Heartbeat(registry, configuration.node.process(role), stop)
+        roles[role](configuration, registry, beat, stop)
 
 
 class Heartbeat:
@@ -215,19 +191,8 @@ Role = Callable[[Configuration, Registry, Heartbeat, threading.Event], None]
 
 def _receiver(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:
     stop_on_signals(stop)
-    services = further_services(configuration, registry)
     with orders_over_hl7(configuration, registry):
-        run_receiver(configuration, registry, stop, on_listening=lambda: beat.say("ready"), services=services)
-
-
-def further_services(configuration: Configuration, registry: Registry) -> FurtherServices | None:
-    """What the receiver answers beside Storage: worklists, and storage commitment where an archive is asked for it."""
-    services: list[FurtherServices] = []
-    if worklists := services_of(configuration, registry):
-        services.append(worklists)
-    if any(isinstance(one, Destination) and one.storage_commitment for one in configuration.destinations):
-        services.append(CommitmentAnswers(configuration, registry))
-    return Together(*services) if services else None
+        receive(configuration, registry, stop, on_listening=lambda: beat.say("ready"))
 
 
 def _scheduler(configuration: Configuration, registry: Registry, beat: Heartbeat, stop: threading.Event) -> None:

@@ -59,6 +59,19 @@ def only_one(storage: Path, node: str | None = None) -> Iterator[Locks]:
         yield Locks((common, own), alone)
 
 
+@contextmanager
+def only_receiver(configuration: Configuration) -> Iterator[int]:
+    """Hold the lock of the storage's receiver, which its helpers hold as well: a receiver must not look through the
+    spool while what is left of the one before still stores. Gives the descriptor.
+
+    Raises ConfigurationError when another keeps running.
+    """
+    node = configuration.node
+    with (node.storage / (".receiving" if node.name is None else f".receiving-{node.name}")).open("a+") as lock:
+        _hold(lock.fileno(), fcntl.LOCK_EX, TAKEOVER_SECONDS, "another receiver still stores")
+        yield lock.fileno()
+
+
 def discard_half_received(configuration: Configuration) -> None:
     """Delete the halves of objects that receivers of other names left, or of none, and nobody will go on with.
 

@@ -4,7 +4,7 @@ Receiver, worker and scheduler are processes of their own so that inference neve
 them may be killed at any moment. A child stops when it is told to (SIGTERM) or when its supervisor is gone (its
 standard input, a pipe that only the supervisor holds open, ends). It writes signs of life to its standard output and is
 killed when they stay out. Children hold the storage's lock as well, so that a new node begins only when the last
-process of the one before is gone.
+of them is gone; the receiver's helpers hold one of the receiver's (`storage.only_receiver`).
 """
 
 from __future__ import annotations

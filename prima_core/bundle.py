@@ -101,16 +101,20 @@ def read_manifest(directory: Path) -> BundleManifest:
 def load_bundle(directory: Path) -> Bundle:
     """The bundle in `directory`, after checking every file's hash and every tensor's name, shape and dtype.
 
-    Raises BundleError that names what is missing, left over or altered.
+    Raises BundleError that names what is missing, left over, altered or not to be read.
     """
     manifest = read_manifest(directory)
     if stray := sorted({path.name for path in directory.glob("*.safetensors")} - set(manifest.files)):
         raise BundleError(f"{stray[0]}: not listed in {MANIFEST}")
     for name, digest in manifest.files.items():
         path = directory / name
-        if not path.is_file() or path.is_symlink():
-            raise BundleError(f"{name}: missing")
-        if _file_sha256(path) != digest:
+        try:
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(f"{name}: missing")
+            same = _file_sha256(path) == digest
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}") from error
+        if not same:
             raise BundleError(f"{name}: SHA-256 differs from {MANIFEST}: the file was altered or copied incompletely")
     _check_tensors(directory, manifest)
     return Bundle(directory, manifest)

@@ -19,7 +19,7 @@ from dicom_node.doctor.finding import Finding, State
 from dicom_node.doctor.peers import check_peers
 from dicom_node.doctor.running import check_limits, check_ports, check_processes, check_titles, is_running
 from dicom_node.doctor.storage import check_storage
-from dicom_node.intake.receiver import silence_libraries
+from dicom_node.intake.serving import silence_libraries
 from dicom_node.jobs.registry import Registry
 
 app = typer.Typer()

@@ -12,7 +12,8 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dicom_node.audit import message as audit
@@ -40,6 +41,17 @@ def trail_of(configuration: Configuration) -> Trail:
     """The node's audit trail. Raises ConfigurationError when its key is no use."""
     settings = configuration.audit
     return Trail(configuration.node.audit, read_key(settings.key_file), settings.max_bytes)
+
+
+@contextmanager
+def recording(configuration: Configuration) -> Iterator[None]:
+    """Let this process record in the audit trail what it logs, where there is one. Raises ConfigurationError."""
+    recorder = Recorder(configuration) if configuration.audit.enabled else None
+    try:
+        yield
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
 class Recorder:

@@ -54,7 +54,7 @@ HTTP_OF_ONE_NODE = {"http_bind", "http_port", "http_peers", "http_tls"}
 #: call the same folder and database, and which of them trains at night.
 OF_ONE_NODE = {
     "node": {"name", "bind", "port", "storage", "database", "log_level"} | HTTP_OF_ONE_NODE,
-    "intake": {"tls"},
+    "intake": {"tls", "processes"},
     "model": {"precision", "device", "token_budget", "execution", "ray"},
     "hl7": {"bind", "port", "tls"},
     "retrain": {"enabled", "window", "nice"},
@@ -183,17 +183,19 @@ class IntakeSection(Section):
     idle_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     tls: ServerTls | None = None
     inline: bool = True
+    processes: Annotated[int, Field(ge=1, le=16)] = 2
     reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
 
     @property
     def incoming_bytes(self) -> int:
         """How much may be on its way at once."""
-        return self.max_incoming_bytes or 4 * self.max_object_bytes
+        return self.max_incoming_bytes or 2 * max(2, self.processes) * self.max_object_bytes
 
     @model_validator(mode="after")
     def _check(self) -> IntakeSection:
-        if self.incoming_bytes < 2 * self.max_object_bytes:
-            raise ValueError("max_incoming_bytes: at least twice max_object_bytes, half of it for one sender")
+        if self.incoming_bytes < 2 * self.processes * self.max_object_bytes:
+            why = "one sender has half of a process's share, which must hold one object"
+            raise ValueError(f"max_incoming_bytes: at least 2 × processes × max_object_bytes: {why}")
         return self
 
 

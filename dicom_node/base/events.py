@@ -50,7 +50,7 @@ ALLOWED = frozenset(
         "service",
     }
 )
-ONLY_AT_DEBUG = frozenset({"study_uid", "series_uid", "sop_uid"})
+ALLOWED_AT_DEBUG = ALLOWED | {"study_uid", "series_uid", "sop_uid"}
 
 
 class Event(enum.Enum):
@@ -68,6 +68,7 @@ class Event(enum.Enum):
     CONFIGURATION_CHANGED = (1010, "the node starts with another configuration than before")
     RUNS_AS_ROOT = (1011, "the node runs as root; give it a user of its own")
     HTTP_REFUSED = (1009, "HTTP connection refused, its address is not in node.http_peers")
+    HELPER_READY = (1012, "receiver's helper serves associations")
     CERTIFICATE_UNUSABLE = (1008, "replaced certificates cannot be used, the earlier ones stay")
     NODE_LOOKED_AFTER = (1020, "another node went silent, what it had received was looked through")
     ASSOCIATION_OPENED = (2001, "association opened")
@@ -174,8 +175,7 @@ def observe(observer: Observer) -> Callable[[], None]:
 
 def log(event: Event, level: str = "info", **fields: Any) -> None:
     """Write one line. Raises ValueError on a field that is not known to be free of patient data."""
-    allowed = ALLOWED | ONLY_AT_DEBUG if level == "debug" else ALLOWED
-    unknown = fields.keys() - allowed
+    unknown = fields.keys() - (ALLOWED_AT_DEBUG if level == "debug" else ALLOWED)
     if unknown:
         raise ValueError(f"log field '{sorted(unknown)[0]}' may hold patient data; see events.ALLOWED")
     for observer in _observers:

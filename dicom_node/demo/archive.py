@@ -11,7 +11,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from dicom_node.base.associations import WITHOUT_DELAY
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
+from dicom_node.base.reactor import WITHOUT_LOSS
 from dicom_node.demo.ports import free_ports
 
 AE_TITLE = "DEMOPACS"
@@ -64,7 +66,7 @@ def forward(files: Sequence[Path], port: int, node_ae: str, on_sent: Callable[[]
     entity = AE(ae_title=AE_TITLE)
     for sop_class, transfer_syntax in first:
         entity.add_requested_context(sop_class, transfer_syntax)
-    association = entity.associate("127.0.0.1", port, ae_title=node_ae)
+    association = entity.associate("127.0.0.1", port, ae_title=node_ae, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS])
     if not association.is_established:
         raise PeerUnreachable("the node does not answer")
     try:

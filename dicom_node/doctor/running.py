@@ -9,14 +9,14 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from dicom_node.base.config import LOOPBACK, Configuration
 from dicom_node.base.disk import reserve_of
 from dicom_node.console.health import EXPECTED, health_problems
 from dicom_node.doctor.finding import Finding, failed, ok, warning
-from dicom_node.intake.receiver import CONNECTIONS_PER_ASSOCIATION
+from dicom_node.intake.serving import CONNECTIONS_PER_ASSOCIATION
 from dicom_node.jobs.registry import DATABASE_AWAY, Registry
 
 OTHER_FILES = 256  # the registry, the console, the outbox, libraries
@@ -95,7 +95,9 @@ def check_limits(configuration: Configuration, registry: Registry | None, *, run
         pids = {one.name: one.pid for one in known if one.name in mine}
     except DATABASE_AWAY:
         pids = {}
-    for name, pid in pids.items():
+    receiver = configuration.node.process("receiver")
+    helpers = [(f"{receiver}'s helper {pid}", pid) for pid in _children_of(pids.get(receiver))]
+    for name, pid in [*pids.items(), *helpers]:
         what = f"open files of the {name}"
         limit, used = _files_of(pid)
         if limit is None or used is None:
@@ -108,6 +110,15 @@ def check_limits(configuration: Configuration, registry: Registry | None, *, run
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         here = f"{limit} for this shell"
         yield ok("open files", here) if limit >= needed else warning("open files", here, todo)
+
+
+def _children_of(pid: int | None) -> list[int]:
+    """The processes that a process started; none where this user may not know."""
+    found: list[int] = []
+    with suppress(OSError):  # it ended meanwhile
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [int(child) for child in children.read_text(encoding="ascii").split()]
+    return sorted(found)
 
 
 def _files_of(pid: int) -> tuple[int | None, int | None]:

@@ -28,6 +28,8 @@ NOT_LOOPBACK = Rejection(0x01, 0x01, 0x03, "intake.peers is empty: only this mac
 OTHER_CERTIFICATE = Rejection(0x01, 0x01, 0x03, "calling AE title does not go with the certificate that was shown")
 CALLED_UNKNOWN = Rejection(0x01, 0x01, 0x07, "called AE title is not node.ae_title")
 LIMIT_EXCEEDED = Rejection(0x02, 0x03, 0x02, "intake.max_associations reached")
+NO_ANSWER = Rejection(0x02, 0x03, 0x01, "the receiver does not say whether there is a place")
+NO_PLACE_ANY_MORE = Rejection(0x02, 0x03, 0x01, "the node stops")
 LIMIT_OF_ONE_EXCEEDED = Rejection(0x02, 0x03, 0x02, "intake.max_associations_of_one reached by this AE title")
 
 

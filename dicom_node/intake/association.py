@@ -18,10 +18,11 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node.base.config import IntakeSection
 from dicom_node.base.events import Event, log
 from dicom_node.base.tls import shown_certificate
-from dicom_node.intake.access import LIMIT_EXCEEDED, LIMIT_OF_ONE_EXCEEDED, NO_REASON, AccessRule, Rejection
+from dicom_node.intake.access import NO_REASON, AccessRule, Rejection
 from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.inline import StoreService
 from dicom_node.intake.limits import Bounds, IncomingDataSet, Pace
+from dicom_node.intake.places import Places
 from dicom_node.intake.presentation import storage_classes
 from dicom_node.intake.registrar import Closed, Opened, Registrar
 from dicom_node.intake.storage import SUCCESS, Announcement, Answer, Peer, Storage
@@ -54,13 +55,13 @@ class StorageProvider:
         storage: Storage,
         registrar: Registrar,
         intake: IntakeSection,
+        places: Places,
         further: FurtherServices | None = None,
     ) -> None:
         self._access = access
         self._storage = storage
         self._registrar = registrar
-        self._max_associations = intake.max_associations
-        self._max_associations_of_one = intake.max_associations_of_one
+        self._places = places
         self._pace = Pace(intake.dimse_timeout_seconds, intake.least_bytes_per_second)
         self._further = further
         self._peers: dict[Association, Peer] = {}
@@ -141,6 +142,12 @@ class StorageProvider:
         """The same, for the thread that reads the socket."""
         return StoreService(self._storage, self._recorded_peer, frozenset(storage_classes()), self._pace)
 
+    def on_ended(self, association: Association) -> None:
+        """Let another have the place of an association whose thread ends; `sweep` does the rest."""
+        peer = self._peers.get(association)
+        if peer is not None:
+            self._places.give_back(peer.association_id)
+
     def sweep(self) -> None:
         """Close what ended, however it ended: the one sign that no thread can forget is that it is gone.
 
@@ -150,6 +157,7 @@ class StorageProvider:
             ended = [one for one in self._peers if not one.is_alive() and not one.dul.is_alive()]
             peers = {association: self._peers.pop(association) for association in ended}
         for association, peer in peers.items():
+            self._places.give_back(peer.association_id)  # it has it still if its thread never ran
             _forget_half_an_object(association)
             if association in self._recorded:
                 self._recorded.discard(association)
@@ -182,15 +190,11 @@ class StorageProvider:
         shown = shown_certificate(connection.socket if connection else None)
         rejection = self._access.rejection(request.calling_ae_title, address, request.called_ae_title, shown)
         peer = Peer(uuid.uuid4().hex, request.calling_ae_title.strip(), address)
-        with self._lock:
-            present = [one.calling_ae for known, one in self._peers.items() if known.is_alive()]
-            if rejection is None and len(present) >= self._max_associations:
-                rejection = LIMIT_EXCEEDED
-            if rejection is None and present.count(peer.calling_ae) >= self._max_associations_of_one:
-                rejection = LIMIT_OF_ONE_EXCEEDED
-            if rejection is None:
+        rejection = rejection or self._places.take(peer.association_id, peer.calling_ae)
+        if rejection is None:
+            with self._lock:
                 self._peers[association] = peer
-                return None
+            return None
         log(
             Event.ASSOCIATION_REFUSED,
             "warning",

@@ -82,8 +82,7 @@ class Entrance:
         """Whether to serve it now; it is closed where it ended, or began with anything but a request."""
         place = self._places[connection]
         try:
-            # Not the connection's own `recv`, which counts what was read.
-            begun = socket.socket.recv(connection, PDU_HEADER.size, socket.MSG_PEEK)
+            begun = connection.recv(PDU_HEADER.size, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:

@@ -33,14 +33,13 @@ def encoded_header(arrival: Arrival) -> bytes:
     }
     elements = b"".join(
         (
-            LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1",
+            VERSION,
             _short(0x0002, b"UI", arrival.sop_class_uid, b"\0"),
             _short(0x0003, b"UI", arrival.sop_instance_uid, b"\0"),
             _short(0x0010, b"UI", arrival.transfer_syntax_uid, b"\0"),
-            _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\0"),
-            _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "),
+            IMPLEMENTATION,
             _short(0x0016, b"AE", arrival.calling_ae, b" "),
-            _short(0x0100, b"UI", IMPLEMENTATION_CLASS_UID, b"\0"),
+            CREATOR,
         )
     )
     before = len(PREAMBLE) + GROUP_LENGTH.size + len(elements) + LONG.size
@@ -67,3 +66,11 @@ def _short(element: int, vr: bytes, text: str, padding: bytes) -> bytes:
     value = text.encode("ascii", "replace")
     value += padding * (len(value) % 2)
     return SHORT.pack(2, element, vr, len(value)) + value
+
+
+# What is the same in every header.
+VERSION = LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1"
+IMPLEMENTATION = _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\0") + _short(
+    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "
+)
+CREATOR = _short(0x0100, b"UI", IMPLEMENTATION_CLASS_UID, b"\0")

@@ -26,7 +26,7 @@ class GuardedHandler(RequestHandler):
             association.dul.kill_dul()
             self.server.shutdown_request(self.request)
 
-        guard(association, end)
+        guard(association, end, lambda: self.server.ended(association))  # type: ignore[attr-defined] # our own server
         guard(association.dul, end)
         return association
 
@@ -34,8 +34,11 @@ class GuardedHandler(RequestHandler):
         """What is to be changed in an association before its threads start."""
 
 
-def guard(thread: threading.Thread, end: Callable[[], None]) -> None:
-    """Have an error that ends a thread, which did not start yet, logged and `end` called."""
+def guard(thread: threading.Thread, end: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
+    """Have an error that ends a thread, which did not start yet, logged and `end` called.
+
+    after: called in the thread however it ends.
+    """
     run = thread.run
 
     def guarded() -> None:
@@ -44,5 +47,7 @@ def guard(thread: threading.Thread, end: Callable[[], None]) -> None:
         except Exception as error:  # noqa: BLE001 - what a peer sends makes pynetdicom raise anything
             log(Event.ASSOCIATION_ABORTED, "warning", error=type(error).__name__, reason="not to be understood")
             end()
+        finally:
+            after()
 
     thread.run = guarded  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import BinaryIO
 
@@ -59,12 +59,13 @@ IDENTIFYING = {
     SERIES_INSTANCE_UID: b"UI",
 }
 
-PLAIN_BYTES = 1 << 16  # within which an ordinary image says who it is
+PLAIN_BYTES = 1 << 14  # within which an ordinary image says who it is
 HEADER_BYTES = IN_MEMORY_BYTES  # what a parser may be fed
 # What it may make of them. Only references to source images are many in front of the UIDs; each costs up to 6 KB.
 PARSED_BYTES = 16 << 20
 INFLATE_STEP = 1 << 20
 LONGEST_SH = 16
+LONGEST_UID = 64
 UNCOUNTED = nullcontext()
 UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
@@ -146,9 +147,18 @@ def _issuer_digest(value: bytes) -> str:
 def checked_uid(text: str, name: str) -> str:
     """The UID without padding. Raises InvalidUid unless it is 1 to 64 digits and dots, no component empty."""
     uid = text.rstrip("\0 ")
-    if len(uid) > 64 or not UID.fullmatch(uid):
+    if not is_uid(uid):
         raise InvalidUid(f"{name} is malformed")
     return uid
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text without padding is 1 to 64 digits and dots, no component empty (PS3.5 9.1)."""
+    return len(text) <= LONGEST_UID and _matches(text)
+
+
+# Each image names its class, study and series again, and itself twice.
+_matches = lru_cache(maxsize=256)(lambda text: bool(UID.fullmatch(text)))
 
 
 def _plain(stream: BinaryIO, transfer_syntax_uid: str) -> tuple[Values, str] | None:

@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import os
 import uuid
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -52,20 +51,26 @@ class Incoming:
     """
 
     def __init__(self, folder: Path, max_bytes: int, share: Share | None = None, reserve: Reserve = NO_RESERVE) -> None:
+        # What `__del__` looks at comes first.
+        self._file: int | None = None
+        self._share = share
+        self._path = ""
         self._folder = folder
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
         self._memory = BytesIO()
-        self._file: int | None = None
-        self._path = ""
         self._error: OSError | DiskFull | TooMuchInTransit | None = None
         self._reserve = reserve
         self._admitted = 0
-        self._share = share
-        if share is not None:
-            # For an association that ends without a word.
-            weakref.finalize(self, share.forget)
         self.size = 0
+
+    def __del__(self) -> None:
+        """For an association that ends without a word."""
+        if self._share is not None:
+            self._share.forget()
+        if self._file is not None:
+            os.close(self._file)
+            _remove(self._path)
 
     @property
     def digest(self) -> str:
@@ -166,14 +171,11 @@ class Incoming:
     def _open(self) -> None:
         self._path = os.path.join(self._folder, f"{PROCESS}.{next(_numbers)}")
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
-        # For an association that ends without a word.
-        self._forgotten = weakref.finalize(self, _forget, self._file, self._path)
 
     def _close(self) -> None:
         assert self._file is not None
-        self._forgotten.detach()
-        os.close(self._file)
-        self._file = None
+        file, self._file = self._file, None
+        os.close(file)
 
 
 def _write_all(file: int | None, parts: list[bytes | memoryview]) -> None:
@@ -185,11 +187,6 @@ def _write_all(file: int | None, parts: list[bytes | memoryview]) -> None:
             written -= len(views.pop(0))
         if views:
             views[0] = views[0][written:]
-
-
-def _forget(file: int, path: str) -> None:
-    os.close(file)
-    _remove(path)
 
 
 def _remove(path: str) -> None:

@@ -33,7 +33,7 @@ from pynetdicom.fsm import StateMachine
 from dicom_node.base.associations import CONNECTION_CLOSED, INVALID_PDU
 from dicom_node.base.events import Event, log
 from dicom_node.intake.guarded import GuardedHandler
-from dicom_node.intake.identity import UID
+from dicom_node.intake.identity import is_uid
 from dicom_node.intake.incoming import Incoming
 from dicom_node.intake.limits import MAX_PDU_BYTES, MAX_WAITING_MESSAGES, PDU_HEADER, PDU_SLACK_BYTES, Pace
 from dicom_node.intake.storage import Announcement, Answer, Peer, Storage
@@ -47,6 +47,8 @@ PDV = struct.Struct(">LBB")  # PS3.8 9.3.5.1 and E.2: length, context id, messag
 COMMAND, LAST = 0x01, 0x02
 ELEMENT = struct.Struct("<HHL")  # command sets are implicit VR little endian (PS3.7 6.3.1)
 US = struct.Struct("<H")
+NUMBERS = struct.Struct("<" + 4 * "HHLH")  # four elements with a value of VR US
+GROUP_LENGTH = struct.Struct("<HHLL")
 C_STORE_RQ, C_STORE_RSP, NO_DATA_SET = 0x0001, 0x8001, 0x0101
 PRIORITIES = (0, 1, 2)
 LOOK_SECONDS = 0.2  # how late a timeout, or a word from outside, may be noticed
@@ -138,6 +140,8 @@ class InlineProvider(DULServiceProvider):
         self._service = service
         self._pdus = _Pdus(pdu_seconds)
         self._storing: _Storing | None = None
+        self._poll = select.poll()
+        self._polled: int | None = None
         self._hasty = 0  # requests in a row that came before the answer to the one before
         self._waking, self._wakened = socket.socketpair()
         self._waking.setblocking(False)
@@ -204,17 +208,22 @@ class InlineProvider(DULServiceProvider):
         if _pending(connection):
             return True
         try:
-            # Not `select`, which knows no descriptors above 1023.
-            poll = select.poll()
-            poll.register(connection, select.POLLIN)
-            poll.register(self._wakened, select.POLLIN)
-            ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_SECONDS)}
+            descriptor = connection.fileno()
+            ready = dict(self._poll_of(descriptor).poll(1000 * LOOK_SECONDS))
+            if self._wakened.fileno() in ready:
+                self._wakened.recv(4096)
         except (OSError, ValueError):  # closed by another thread
             self.event_queue.put(CONNECTION_CLOSED)
             return False
-        if self._wakened.fileno() in ready:
-            self._wakened.recv(4096)
-        return connection.fileno() in ready
+        return descriptor in ready
+
+    def _poll_of(self, descriptor: int) -> select.poll:
+        """Made once for a connection. Raises ValueError for a closed one's descriptor, which is negative."""
+        if descriptor != self._polled or descriptor < 0:
+            self._poll, self._polled = select.poll(), descriptor  # not `select`, which knows none above 1023
+            self._poll.register(descriptor, select.POLLIN)
+            self._poll.register(self._wakened, select.POLLIN)
+        return self._poll
 
     def _transfer(self, connection: Any) -> bool:
         """Take C-STOREs for as long as they come and nothing else is to be done; whether anything came."""
@@ -237,8 +246,8 @@ class InlineProvider(DULServiceProvider):
     def _undisturbed(self) -> bool:
         return (
             self.state_machine.current_state == DATA_TRANSFER
-            and self.event_queue.empty()
-            and self.to_provider_queue.empty()
+            and not self.event_queue.queue  # what `empty` tells, without its lock
+            and not self.to_provider_queue.queue
             and not self._kill_thread
             and not self._pdus.hopeless()
         )
@@ -247,7 +256,7 @@ class InlineProvider(DULServiceProvider):
         """Take what is there, up to the end of a C-STORE, which is returned. Raises OSError at the connection's end."""
         if not self._pdus.whole:
             self._pdus.receive(connection)
-        while self._pdus.whole and self.event_queue.empty():
+        while self._pdus.whole and not self.event_queue.queue:
             pdu = self._pdus.take()
             if pdu[0] != P_DATA_TF or self.assoc.dimse.message is not None:
                 self._hand_over(pdu)
@@ -425,32 +434,39 @@ def announcement(command: memoryview, abstract_syntax: str, transfer_syntax: str
         elements[element], before = bytes(command[place - length : place]), element
     if place != len(command):
         return None
-    numbers = [elements.get(element, b"") for element in (0x0100, 0x0110, 0x0700, 0x0800)]
-    if any(len(number) != US.size for number in numbers):
-        return None
-    field, message_id, priority, data_set = (US.unpack(number)[0] for number in numbers)
-    uids = [elements.get(element, b"").decode("latin-1").rstrip("\0") for element in (0x0002, 0x1000)]
-    if any(len(uid) > 64 or not UID.fullmatch(uid) for uid in uids):
+    try:
+        numbers = (US.unpack(elements[one])[0] for one in (0x0100, 0x0110, 0x0700, 0x0800))
+        field, message_id, priority, data_set = numbers
+        sop_class, instance = (elements[one].decode("latin-1").rstrip("\0") for one in (0x0002, 0x1000))
+    except (KeyError, struct.error):  # one is missing, or of another length
         return None
     if field != C_STORE_RQ or data_set == NO_DATA_SET or priority not in PRIORITIES:
         return None
-    return Announcement(message_id, uids[0], uids[1], priority, abstract_syntax, transfer_syntax)
+    if not (is_uid(sop_class) and is_uid(instance)):
+        return None
+    return Announcement(message_id, sop_class, instance, priority, abstract_syntax, transfer_syntax)
 
 
 def response(announced: Announcement, answer: Answer) -> bytes:
     """The command set of a C-STORE response (PS3.7 9.3.1.2)."""
-    elements = [
-        (0x0002, _even(announced.sop_class_uid, b"\0")),
-        (0x0100, US.pack(C_STORE_RSP)),
-        (0x0120, US.pack(announced.message_id)),
-        (0x0800, US.pack(NO_DATA_SET)),
-        (0x0900, US.pack(answer.status)),
-    ]
-    if answer.comment:
-        elements.append((0x0902, _even(answer.comment, b" ")))
-    elements.append((0x1000, _even(announced.sop_instance_uid, b"\0")))
-    body = b"".join(ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
-    return ELEMENT.pack(0, 0, 4) + struct.pack("<L", len(body)) + body
+    sop_class, instance = _even(announced.sop_class_uid, b"\0"), _even(announced.sop_instance_uid, b"\0")
+    comment = _even(answer.comment, b" ")
+    body = b"".join(
+        (
+            ELEMENT.pack(0, 0x0002, len(sop_class)),
+            sop_class,
+            NUMBERS.pack(
+                *(0, 0x0100, 2, C_STORE_RSP),
+                *(0, 0x0120, 2, announced.message_id),
+                *(0, 0x0800, 2, NO_DATA_SET),
+                *(0, 0x0900, 2, answer.status),
+            ),
+            ELEMENT.pack(0, 0x0902, len(comment)) + comment if comment else b"",
+            ELEMENT.pack(0, 0x1000, len(instance)),
+            instance,
+        )
+    )
+    return GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
 def _even(text: str, padding: bytes) -> bytes:

@@ -25,6 +25,8 @@ LONGEST_WAIT_SECONDS = 5.0
 GROUP = 500
 # Rows are not waited for: one transaction for what comes in this time costs a fraction of one for each image.
 GATHER_SECONDS = 0.1
+# Where more came in it, as from a fleet of scanners, a transaction gets more.
+MANY, GATHER_MORE_SECONDS = 20, 0.3
 MAX_WAITING = 20_000
 
 T = TypeVar("T")
@@ -151,6 +153,8 @@ class Registrar:
         group = [self._queue.get()]
         if group[-1] is not None:
             self._give_up.wait(GATHER_SECONDS)
+            if MANY < self._queue.qsize() < GROUP:
+                self._give_up.wait(GATHER_MORE_SECONDS)
         while len(group) < GROUP and group[-1] is not None and not self._queue.empty():
             group.append(self._queue.get())
         return group

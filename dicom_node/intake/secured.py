@@ -20,12 +20,13 @@ class BoundedTlsSocket(BoundedSocket, ssl.SSLSocket):  # type: ignore[misc]  # t
 
 
 class Secured:
-    """Makes TLS connections of accepted ones. seconds: what a whole handshake may take.
+    """Makes TLS connections of accepted ones. seconds: what a handshake may take; at_once: how many may be under way.
 
     Raises ConfigurationError on construction when the certificates cannot be used.
     """
 
-    def __init__(self, settings: ServerTls, seconds: float) -> None:
+    def __init__(self, settings: ServerTls, seconds: float, at_once: int = MAX_HANDSHAKES) -> None:
+        self._at_once = at_once
         self._context = Renewing(partial(server_context, settings, BoundedTlsSocket))
         self._seconds = seconds
         self._under_way: list[ssl.SSLSocket] = []
@@ -61,7 +62,7 @@ class Secured:
     def _make_room(self, connection: ssl.SSLSocket) -> None:
         with self._lock:
             self._under_way.append(connection)
-            oldest = self._under_way.pop(0) if len(self._under_way) > MAX_HANDSHAKES else None
+            oldest = self._under_way.pop(0) if len(self._under_way) > self._at_once else None
         if oldest is not None:
             with suppress(OSError):  # it ended by itself
                 # The plain socket's: it wakes the thread that waits, which closes it.

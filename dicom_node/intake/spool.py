@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from io import BufferedReader
@@ -30,7 +31,6 @@ from dicom_node.intake.transit import Share
 
 INCOMING = ".incoming"
 UNREADABLE = ".unreadable"
-REMEMBERED_FOLDERS = 10_000
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -50,7 +50,8 @@ class Spool:
         self.folder = folder
         self._incoming = folder / (INCOMING if node is None else f"{INCOMING}-{node}")
         self._unreadable = folder / UNREADABLE
-        self._durable_folders: set[str] = set()
+        self._alone = node is None
+        self._of_thread = threading.local()
 
     def prepare(self) -> None:
         """Make the folders and remove what a killed receiver left half-written. Raises OSError."""
@@ -71,15 +72,13 @@ class Spool:
         """
         folder, name = arrival.path.split("/")
         try:
-            target = self._open_folder(folder)
-            try:
-                if os.access(name, os.F_OK, dir_fd=target):
-                    data_set.discard()
-                else:
-                    data_set.place(encoded_header(arrival), name, target)
-                os.fsync(target)
-            finally:
-                os.close(target)
+            opened = self._open_folder(folder)
+            target = opened.descriptor
+            if os.access(name, os.F_OK, dir_fd=target):
+                data_set.discard()
+            else:
+                data_set.place(encoded_header(arrival), name, target)
+            os.fsync(target)
             passed(FaultPoint.SPOOL_DURABLE)
         except OSError as error:
             raise DiskFull(f"object could not be made durable: {error.strerror}; free space in node.storage") from error
@@ -131,23 +130,38 @@ class Spool:
         """Move an unreadable file out of the way, for a person to look at. Raises OSError."""
         (self.folder / path).rename(self._unreadable / f"{uuid.uuid4().hex}.{Path(path).name}")
 
-    def _open_folder(self, name: str) -> int:
-        """A descriptor of a study's folder, made durable where it is new here.
+    def _open_folder(self, name: str) -> _OpenFolder:
+        """A study's folder, made durable. In one that is deleted meanwhile nothing can be placed.
 
-        In one that is deleted meanwhile nothing can be placed.
+        A thread keeps its own until its next study. Where several nodes share the spool it does not: what another
+        machine deleted may be there for a while, for who does not look again.
         """
-        folder = os.path.join(self.folder, name)
-        if name in self._durable_folders:
-            try:
-                return os.open(folder, FOLDER)
-            except FileNotFoundError:  # its last file was deleted
-                self._durable_folders.discard(name)
-        Path(folder).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-        sync_folder(self.folder)
-        if len(self._durable_folders) >= REMEMBERED_FOLDERS:
-            self._durable_folders.clear()
-        self._durable_folders.add(name)
-        return os.open(folder, FOLDER)
+        kept: _OpenFolder | None = getattr(self._of_thread, "folder", None)
+        if kept is None or kept.name != name or kept.is_deleted():
+            folder = os.path.join(self.folder, name)
+            Path(folder).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+            sync_folder(self.folder)  # even if it was there: by another process, which did not sync it yet
+            kept = _OpenFolder(name, os.open(folder, FOLDER))
+            self._of_thread.folder = kept if self._alone else None
+        return kept
+
+
+class _OpenFolder:
+    """A study's folder that stays open from one image to the next."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self.name = name
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def is_deleted(self) -> bool:
+        """Whether its last file was deleted meanwhile, and the folder with it."""
+        try:
+            return os.fstat(self.descriptor).st_nlink == 0
+        except OSError:  # so NFS says it
+            return True
 
 
 def arrival_of(

@@ -91,13 +91,14 @@ class Storage:
         max_object_bytes: int,
         transit: Transit,
         reserve: Reserve = NO_RESERVE,
+        parsed_at_once: int = PARSED_AT_ONCE,
     ) -> None:
         self._spool = spool
         self._registrar = registrar
         self._max_object_bytes = max_object_bytes
         self._transit = transit
         self._reserve = reserve
-        self._parsing = threading.Semaphore(PARSED_AT_ONCE)
+        self._parsing = threading.Semaphore(parsed_at_once)
 
     def incoming(self, calling_ae: str) -> Incoming:
         """Where to write a data set as it comes."""

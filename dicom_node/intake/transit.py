@@ -12,8 +12,9 @@ IN_MEMORY_BYTES = 64 << 20  # with more than that on its way, all that comes goe
 class Transit:
     """The bytes of all objects of which some came that are not stored yet. One sender may have half of the bound."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, in_memory_bytes: int = IN_MEMORY_BYTES) -> None:
         self._max_bytes = max_bytes
+        self._in_memory_bytes = in_memory_bytes
         self._of: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._forgotten: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
@@ -25,7 +26,7 @@ class Transit:
     @property
     def crowded(self) -> bool:
         """Whether nothing more should be held in memory."""
-        return self._of.total() > IN_MEMORY_BYTES
+        return self._of.total() > self._in_memory_bytes
 
     def take(self, calling_ae: str, count: int) -> bool:
         """Whether so many bytes more may come."""

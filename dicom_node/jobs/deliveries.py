@@ -49,13 +49,14 @@ class DeliveryBook(FlagBook):
         *,
         clinical_only: bool = True,
         longest_wait: float = LONGEST_WAIT_SECONDS,
+        longest_answer: float = LONGEST_WAIT_SECONDS,
     ) -> Delivery | None:
         """Take a destination's next due delivery; None when nothing is due. A study's objects go out in order.
 
         What the destination stored already, once, holds up nothing: neither until it is committed nor when it must be
         stored again; and what can be sent goes before what can be asked. clinical_only: what a model that is not
-        clinical made waits. longest_wait: seconds between two attempts to send at most; what waits longer waits for a
-        clock that was set back.
+        clinical made waits. longest_wait: seconds between two attempts to send at most, longest_answer: between two
+        questions for commitment; what waits longer waits for a clock that was set back.
         """
         earlier = deliveries.alias("earlier")
         may_leave = _may_leave(deliveries, clinical_only)
@@ -84,7 +85,7 @@ class DeliveryBook(FlagBook):
             sa.and_(deliveries.c.state == DeliveryState.SENDING, is_over(deliveries.c.lease_until, at)),
             sa.and_(
                 deliveries.c.state == DeliveryState.COMMITTING,
-                is_over(deliveries.c.next_attempt_at, at),
+                is_over(deliveries.c.next_attempt_at, at, longest_answer),
                 deliveries.c.owner.is_(None) | is_over(deliveries.c.lease_until, at),
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -48,8 +49,13 @@ class ProcessBook(Database):
         with self._write() as connection:
             connection.execute(row.on_conflict_do_update(index_elements=[processes.c.name], set_=changes))
 
+    def forget_processes(self, names: Sequence[str]) -> None:
+        """What these said no longer counts: others are about to be started in their place."""
+        with self._write() as connection:
+            connection.execute(processes.delete().where(processes.c.name.in_(names)))
+
     def processes(self) -> list[ProcessView]:
-        """All processes that ever beat, by name."""
+        """All processes that beat and were not forgotten, by name."""
         with self._read() as connection:
             rows = connection.execute(sa.select(processes).order_by(processes.c.name)).all()
         return [ProcessView(row.name, row.pid, row.started_at, row.beat_at, row.status) for row in rows]

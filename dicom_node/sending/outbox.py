@@ -83,13 +83,17 @@ class Outbox:
         allowed = self._configuration.moves_nonclinical
         if isinstance(destination, Archive):
             allowed = self._configuration.model.allow_nonclinical
+        wait = answer = destination.max_retry_seconds
+        if isinstance(destination, Destination):
+            answer = max(wait, destination.commitment_seconds)
         delivery = self._registry.claim_delivery(
             self._owner,
             destination.name,
             lease,
             time.time(),
             clinical_only=not allowed,
-            longest_wait=JITTER * destination.max_retry_seconds,
+            longest_wait=JITTER * wait,
+            longest_answer=JITTER * answer,
         )
         if delivery is None:
             return False

@@ -10,10 +10,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from dicom_node.base.fault_points import FaultPoint
-from faults.house import GO_ON, KILL, STOP, SUPERVISOR, WHOLE, House, send_signal
+from faults.house import GO_ON, KILL, ROLES, STOP, SUPERVISOR, WHOLE, House, send_signal
 from faults.wire import Trouble, What
 
-ROLES = ("receiver", "scheduler", "worker")
 STRIKES_AFTER = 3.0  # seconds from a round's beginning: by then its last study is at the archives, or nearly
 BUSY_SECONDS = (0.3, 3.0)
 LONG_BUSY_SECONDS = 11.5  # longer than the registry waits for a busy database

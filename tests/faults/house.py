@@ -29,8 +29,9 @@ from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS, Node, destination
 from support.peers import free_port, listening
 from support.restless_node import roles_of
 
-DISK_MEBIBYTES = 2048
+DISK_MEBIBYTES = 6144  # 240 rounds bring 2 GiB, and the node leaves 1 GiB alone
 PATIENCE_SECONDS = 2.0  # of every peer, so that a round does not wait for what will never be answered
+ROLES = ("receiver", "helper", "scheduler", "worker")
 WHOLE = "whole group"
 SUPERVISOR = "supervisor"
 WRONG_CONFIGURATION = 2  # systemd does not start a node again that ended so
@@ -83,7 +84,7 @@ class RestlessNode(Node):
             yield
 
     def running(self) -> dict[str, int]:
-        """Role and process id of the present supervisor's children."""
+        """Role and process id of what runs below the present supervisor."""
         assert self._process is not None
         try:
             return roles_of(self._process.pid)
@@ -93,7 +94,7 @@ class RestlessNode(Node):
     def healthy(self) -> bool:
         """Whether every process is there and says that all is well."""
         try:
-            return len(self.running()) == 3 and super().healthy()
+            return len(self.running()) == len(ROLES) and super().healthy()
         except (OperationalError, http.client.HTTPException):
             return False
 
@@ -195,7 +196,11 @@ def house(folder: Path, bundle: Path) -> Iterator[House]:
             destinations=goals,
             stability_seconds=0.5,
             node={"port": dicom, "storage": str(disk.folder / "node") if disk else "node"},
-            intake={"dimse_timeout_seconds": PATIENCE_SECONDS, "idle_timeout_seconds": PATIENCE_SECONDS},
+            intake={
+                "dimse_timeout_seconds": PATIENCE_SECONDS,
+                "idle_timeout_seconds": PATIENCE_SECONDS,
+                "processes": 2,
+            },
             model={"max_attempts": 50, "retry_seconds": 0.5},
             hl7={"port": hl7, "message_timeout_seconds": PATIENCE_SECONDS},
             worklist={"allow_nonclinical": True, "mapping": URGENT},

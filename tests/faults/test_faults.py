@@ -73,7 +73,7 @@ def test_nothing_acknowledged_is_lost_and_every_study_ends_in_one_report_whateve
     print(record.table())
     assert not whatever_is_wrong(here, record.sent)
     assert here.node.passed() == set(FaultPoint), "a fault point that nothing on the way of a study passes"
-    if rounds >= len(known) and not only:
+    if rounds >= len(known) and not only and first == 0:  # from its middle on a plan need not draw each once
         assert record.happened == set(FaultPoint)
 
 
@@ -85,8 +85,9 @@ def test_every_fault_point_of_the_code_is_one_that_is_tried() -> None:
 
 
 def _facts(here: House, seed: int, rounds: int) -> dict[str, str]:
-    ends = [line["status"] for line in here.node.log_lines() if line["number"] == Event.PROCESS_ENDED.number]
-    others = sorted(Counter(status for status in ends if status != -KILL).items())
+    ended = [line for line in here.node.log_lines() if line["number"] == Event.PROCESS_ENDED.number]
+    ends = [line.get("status", line.get("reason")) for line in ended]
+    others = sorted(Counter(status for status in ends if status != -KILL).items(), key=str)
     return {
         "command": "`make faults`",
         "seed": f"{seed} (`PRIMA_FAULTS_SEED`)",

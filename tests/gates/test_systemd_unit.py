@@ -1,4 +1,4 @@
-"""The systemd unit: systemd itself understands it, and finds it confined. Does not run the node under it."""
+"""The systemd unit: systemd itself understands it, and finds it confined. `test_systemd.py` runs the node under it."""
 
 from __future__ import annotations
 

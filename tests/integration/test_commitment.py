@@ -23,9 +23,10 @@ from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import commitments
 from dicom_node.jobs.views import StudyView
+from dicom_node.receiving import further_services
 from dicom_node.sending import commitment
 from dicom_node.sending.outbox import Outbox
-from dicom_node.service import further_services, senders
+from dicom_node.service import senders
 from support.committing_archive import (
     ARCHIVE,
     KEPT,

@@ -12,8 +12,7 @@ from pynetdicom import AE
 from dicom_node.base.disk import reserve_of
 from dicom_node.console.health import health_problems
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
-from support.node import WITHOUT_DELAY
-from support.peers import AE_TITLE, receiver
+from support.peers import AE_TITLE, CLIENT, receiver
 
 DISK = 16 << 20
 RESERVE = 8 << 20
@@ -42,7 +41,7 @@ def test_the_reserve_is_left_alone_and_intake_recovers_by_itself(tmp_path: Path,
         reserve = reserve_of(node.configuration)
         entity = AE("SENDER")
         entity.add_requested_context(images[0].SOPClassUID, images[0].file_meta.TransferSyntaxUID)
-        association = entity.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY])
+        association = entity.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
         said = [association.send_c_store(image) for image in images]
         taken = [image for image, answer in zip(images, said, strict=True) if answer.Status == 0]
         assert {answer.Status for answer in said} == {0, OUT_OF_RESOURCES}

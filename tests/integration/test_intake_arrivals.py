@@ -13,7 +13,7 @@ from pynetdicom import AE
 from dicom_node.intake.content import compare
 from dicom_node.jobs.tables import studies
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
-from support.peers import AE_TITLE, RunningReceiver, receiver
+from support.peers import AE_TITLE, CLIENT, RunningReceiver, receiver
 
 pytestmark = pytest.mark.usefixtures("storing")
 
@@ -23,7 +23,7 @@ def send(node: RunningReceiver, *images: Dataset, priority: int = 0) -> list[int
     ae = AE("SENDER")
     for pair in {(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images}:
         ae.add_requested_context(*pair)
-    association = ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE)
+    association = ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     statuses = [association.send_c_store(image, priority=priority).Status for image in images]
     association.release()

@@ -16,7 +16,7 @@ from pynetdicom import AE
 
 from dicom_node.jobs.tables import associations, studies
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices, write
-from support.peers import AE_TITLE, receiver, run_dcmtk, store, wait_until
+from support.peers import AE_TITLE, CLIENT, receiver, run_dcmtk, store, wait_until
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("storing")]
 
@@ -136,7 +136,7 @@ def test_associations_above_the_limit_are_refused_for_now(tmp_path: Path) -> Non
     with receiver(tmp_path, max_associations=1) as node:
         holder = AE("HOLDER")
         holder.add_requested_context("1.2.840.10008.1.1")
-        held = holder.associate("127.0.0.1", node.port, ae_title=AE_TITLE)
+        held = holder.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
         assert held.is_established
         done = run_dcmtk("echoscu", "-v", "-aec", AE_TITLE, "127.0.0.1", node.port)
         assert "Local Limit Exceeded" in done.stdout

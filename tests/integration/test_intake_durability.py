@@ -24,6 +24,7 @@ from dicom_node.jobs.tables import associations
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 from support.peers import (
     AE_TITLE,
+    CLIENT,
     RunningReceiver,
     configuration_for,
     free_port,
@@ -42,7 +43,7 @@ def images(count: int) -> list[Dataset]:
 def associate(port: int) -> Association:
     ae = AE("SENDER")
     ae.add_requested_context(MRImageStorage, "1.2.840.10008.1.2.1")
-    association = ae.associate("127.0.0.1", port, ae_title=AE_TITLE)
+    association = ae.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     return association
 

@@ -16,7 +16,7 @@ from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.events import Event
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
-from dicom_node.service import further_services
+from dicom_node.receiving import further_services
 from support.peers import (
     AE_TITLE,
     RunningReceiver,

@@ -23,6 +23,7 @@ from dicom_node.jobs.tables import associations
 from support.dicom_factory import StudyFacts, head_phantom, mr_slices
 from support.peers import (
     AE_TITLE,
+    CLIENT,
     RunningReceiver,
     associate_request,
     configuration_for,
@@ -50,7 +51,7 @@ def associate(node: RunningReceiver, syntax: str = ImplicitVRLittleEndian) -> As
     ae = AE("SENDER")
     ae.add_requested_context("1.2.840.10008.1.1")
     ae.add_requested_context(MRImageStorage, syntax)
-    association = ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE)
+    association = ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     return association
 
@@ -238,7 +239,7 @@ def test_a_request_that_cannot_be_judged_is_refused(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(AccessRule, "rejection", broken)
         ae = AE("SENDER")
         ae.add_requested_context("1.2.840.10008.1.1")
-        assert ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE).is_rejected
+        assert ae.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT).is_rejected
 
 
 def test_probes_that_only_connect_do_not_use_up_associations(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from support.audit_messages import event, faults
 from support.command_line import Cli
 from support.dicom_factory import StudyFacts, write
 from support.node import Node, destination, dicom_node, evidence, send, small_study
-from support.peers import free_port, listening, receiver
+from support.peers import CLIENT, free_port, listening, receiver
 
 pytestmark = pytest.mark.slow
 
@@ -264,7 +264,7 @@ def test_a_study_leaves_its_way_through_the_house_in_the_audit_trail(site: Site,
     site.node.wait_for_state(study.study_uid, "delivered")
     stranger = AE("SENDER")
     stranger.add_requested_context("1.2.840.10008.1.1")
-    assert stranger.associate("127.0.0.1", site.node.port, ae_title="OTHER").is_rejected
+    assert stranger.associate("127.0.0.1", site.node.port, ae_title="OTHER", evt_handlers=CLIENT).is_rejected
 
     def trail() -> list[str]:
         shown = on_site("audit", "show", "--last", "1000", "--json")

@@ -14,10 +14,11 @@ from dicom_node.base.config import Configuration, ReportSection, configuration_f
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import commitments, results
+from dicom_node.receiving import further_services
 from dicom_node.reporting.document import build_report
 from dicom_node.reporting.write import write_report
 from dicom_node.sending.outbox import Outbox
-from dicom_node.service import further_services, senders
+from dicom_node.service import senders
 from support.committing_archive import ARCHIVE, KEPT, SILENT, CommittingArchive
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, send, small_study

@@ -30,6 +30,7 @@ from dicom_node.jobs.tables import results
 from support.dicom_factory import StudyFacts
 from support.node import Node, destination, evidence, send, small_study
 from support.peers import AE_TITLE as NODE_AE_TITLE
+from support.peers import CLIENT
 from support.postgres import PostgresServer
 from support.several_nodes import several_nodes
 
@@ -47,7 +48,7 @@ def begun(port: int, image: Dataset) -> Iterator[Association]:
     """An association over which one image was taken, and nothing more happens."""
     entity = AE("SENDER")
     entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", port, ae_title=NODE_AE_TITLE)
+    association = entity.associate("127.0.0.1", port, ae_title=NODE_AE_TITLE, evt_handlers=CLIENT)
     try:
         assert association.send_c_store(image).Status == 0
         yield association

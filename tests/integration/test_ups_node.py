@@ -34,7 +34,7 @@ from dicom_node.worklist.dicom.workitem import UPS_PUSH
 from support.dicom_factory import StudyFacts
 from support.node import HANG_SECONDS, SENDER, Node, send, small_study
 from support.orders import order, placed, tell
-from support.peers import AE_TITLE, associate_request, free_port, listening, read_pdu, run_dcmtk
+from support.peers import AE_TITLE, CLIENT, associate_request, free_port, listening, read_pdu, run_dcmtk
 from support.worklist_peers import association_to, found
 from support.worklist_steps import scheduled, state_change, subscription
 
@@ -158,7 +158,7 @@ def test_storage_and_worklist_share_one_association(site: Site) -> None:
     entity.add_requested_context(MODALITY_WORKLIST, ExplicitVRLittleEndian)
     entity.add_requested_context(Verification)
     entity.add_requested_context(images[0].SOPClassUID, images[0].file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", site.node.port, ae_title=AE_TITLE)
+    association = entity.associate("127.0.0.1", site.node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     query = Dataset()
     query.AccessionNumber = "NONE"

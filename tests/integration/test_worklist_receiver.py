@@ -27,7 +27,7 @@ from dicom_node.worklist.dicom.services import services_of
 from dicom_node.worklist.dicom.ups_provider import UPS_PULL
 from dicom_node.worklist.dicom.workitem import UPS_PUSH
 from support.orders import order, placed, tell
-from support.peers import AE_TITLE, RunningReceiver, receiver, wait_until
+from support.peers import AE_TITLE, CLIENT, RunningReceiver, receiver, wait_until
 from support.studies import new_registry
 from support.worklist_peers import association_to, found
 from support.worklist_steps import scheduled
@@ -133,7 +133,7 @@ def test_a_service_that_is_switched_off_is_not_offered(
         entity = AE("SCU")
         for sop_class in (MODALITY_WORKLIST, UPS_PUSH, MRImageStorage):
             entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-        association = entity.associate("127.0.0.1", node.port, ae_title=AE_TITLE)
+        association = entity.associate("127.0.0.1", node.port, ae_title=AE_TITLE, evt_handlers=CLIENT)
         accepted = [context.abstract_syntax for context in association.accepted_contexts]
         association.release()
     assert accepted == [*offered, MRImageStorage]

@@ -18,8 +18,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 from pynetdicom.events import Event as AssociationEvent
 
-from support.node import WITHOUT_DELAY
-from support.peers import AE_TITLE, wait_until
+from support.peers import AE_TITLE, CLIENT, wait_until
 
 ARCHIVE = "ARCHIVE"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
@@ -51,7 +50,7 @@ class CommittingArchive:
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_N_ACTION, self._on_action),
-            WITHOUT_DELAY,
+            *CLIENT,  # it asks over associations that it accepted as well
         ]
         server = self._entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         self.port: int = server.socket.getsockname()[1]
@@ -82,7 +81,9 @@ class CommittingArchive:
         entity = AE(ae_title=calling)
         entity.add_requested_context(STORAGE_COMMITMENT)
         roles: list[Any] = [build_role(STORAGE_COMMITMENT, scp_role=True)] if role else []
-        association = entity.associate("127.0.0.1", self._node_port, ae_title=called, ext_neg=roles)
+        association = entity.associate(
+            "127.0.0.1", self._node_port, ae_title=called, ext_neg=roles, evt_handlers=CLIENT
+        )
         if not association.is_established:
             return None
         if role:
@@ -97,7 +98,9 @@ class CommittingArchive:
         entity = AE(ae_title=ARCHIVE)
         entity.add_requested_context(STORAGE_COMMITMENT)
         roles: list[Any] = [build_role(STORAGE_COMMITMENT, scp_role=True)] if role else []
-        association = entity.associate("127.0.0.1", self._node_port, ae_title=AE_TITLE, ext_neg=roles)
+        association = entity.associate(
+            "127.0.0.1", self._node_port, ae_title=AE_TITLE, ext_neg=roles, evt_handlers=CLIENT
+        )
         assert association.is_established
         association._reactor_checkpoint.clear()
         wait_until(lambda: association._is_paused)

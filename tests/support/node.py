@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -32,17 +31,15 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import sqlalchemy as sa
 from pydicom import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.events import Event as AssociationEvent
 
 from dicom_node.base.config import Configuration, load_configuration
 from dicom_node.base.events import Event
-from dicom_node.base.reactor import WITHOUT_LOSS
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.views import StudyView
 from support.dicom_factory import SeriesFacts, StudyFacts, mr_slices
-from support.peers import AE_TITLE, free_port, read_rows
+from support.peers import AE_TITLE, CLIENT, free_port, read_rows
 
 HANG_SECONDS = 300  # only so that a broken test ends
 LOOK_AGAIN_SECONDS = 0.05
@@ -77,7 +74,8 @@ class Node:
         self.config = folder / "node.toml"
         table: dict[str, dict[str, Any]] = {
             "node": {"ae_title": AE_TITLE, "port": free_port(), "http_port": free_port(), "storage": "node"},
-            "intake": {"stability_seconds": stability_seconds},
+            # One process receives: another costs each start a second, and few tests are about it.
+            "intake": {"stability_seconds": stability_seconds, "processes": 1},
             "model": {"bundle": str(bundle), "precision": "fp32", "allow_nonclinical": True},
         }
         for name, section in sections.items():
@@ -186,7 +184,8 @@ class Node:
                 healthy = answer.status == 200
         except (urllib.error.URLError, ConnectionError):
             return False
-        running = self.running()
+        # The receiver speaks for its helper.
+        running = {role: pid for role, pid in self.running().items() if not role.endswith("helper")}
         seen = {one.name: one.pid for one in self.registry.processes()}
         node = self.configuration.node
         return healthy and bool(running) and {role: seen.get(node.process(role)) for role in running} == running
@@ -300,7 +299,7 @@ def send(port: int, images: Iterable[Dataset], priority: int = 0, calling: str =
     entity = AE(calling)
     for pair in {(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images}:
         entity.add_requested_context(*pair)
-    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS])
+    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     statuses = [_status(association, image, priority) for image in images]
     association.release()
@@ -324,15 +323,6 @@ def evidence(document: Dataset) -> set[str]:
         for series in study.ReferencedSeriesSequence
         for item in series.ReferencedSOPSequence
     }
-
-
-def _send_at_once(event: AssociationEvent) -> None:
-    connection: Any = event.assoc.dul.socket
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-#: Event handler for senders: pynetdicom leaves Nagle's algorithm on, which costs 40 ms an image.
-WITHOUT_DELAY = (evt.EVT_CONN_OPEN, _send_at_once)
 
 
 def to_toml(table: dict[str, dict[str, Any]], destinations: Sequence[dict[str, Any]] = ()) -> str:

@@ -13,6 +13,7 @@ DCMTK is called by its full path: a virtual environment has tools of the same na
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -31,28 +32,37 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dicom_node.base.associations import WITHOUT_DELAY
 from dicom_node.base.config import Configuration, configuration_from
+from dicom_node.base.events import Event, observe
+from dicom_node.base.reactor import WITHOUT_LOSS
 from dicom_node.intake.association import FurtherServices
+from dicom_node.intake.helpers import HelperProgram
 from dicom_node.intake.receiver import run_receiver
 from dicom_node.intake.spool import Spool
 from dicom_node.jobs.database import migrate
 from dicom_node.jobs.registry import Registry
 from dicom_node.jobs.tables import associations, instances
+from dicom_node.receiving import HELPER
 
 HANG_SECONDS = 120  # only so that a broken test ends
 AE_TITLE = "NODE"
+#: Event handlers of every association that a test opens: no answer is late or lost by the sender's own fault.
+CLIENT = [WITHOUT_DELAY, WITHOUT_LOSS]
 #: Which of the two ways receivers store by, unless they are told; see the fixture `storing`.
 storing_inline = True
+#: Of how many processes receivers are, unless they are told; `make long` asks for two.
+PROCESSES = int(os.environ.get("PRIMA_INTAKE_PROCESSES") or 1)
 RECEIVER = """
 import sys, threading
 from pathlib import Path
 from dicom_node.base.config import load_configuration
 from dicom_node.base.events import configure_logging
-from dicom_node.intake.receiver import run_receiver
 from dicom_node.jobs.registry import Registry
+from dicom_node.receiving import receive
 configuration = load_configuration(Path(sys.argv[1]))
 configure_logging(sys.argv[2])
-run_receiver(configuration, Registry(configuration.node.database_url), threading.Event())
+receive(configuration, Registry(configuration.node.database_url), threading.Event())
 """
 
 
@@ -111,7 +121,9 @@ def store(port: int, files: Sequence[Path], *options: str, called: str = AE_TITL
 
 def configuration_for(folder: Path, port: int, **intake: Any) -> Configuration:
     """A node's configuration on loopback with its state in `folder`, its database ready."""
-    intake = {"inline": storing_inline} | intake
+    # As few as its bytes on their way are enough for, where a test is about these.
+    processes = 1 if "max_incoming_bytes" in intake else PROCESSES
+    intake = {"inline": storing_inline, "processes": processes} | intake
     configuration = configuration_from(
         {"node": {"ae_title": AE_TITLE, "port": port, "storage": "node"}, "intake": intake}, folder
     )
@@ -161,23 +173,33 @@ def receiver(
     where: Path | Configuration,
     registry: Registry | None = None,
     services: FurtherServices | None = None,
+    program: HelperProgram | None = None,
     **intake: Any,
 ) -> Iterator[RunningReceiver]:
-    """A receiver, stopped gracefully at the end; where: its configuration, or a folder for one on a free port."""
+    """A receiver, stopped gracefully at the end; where: its configuration, or a folder for one on a free port.
+
+    program: of its helpers, which it has none of without; where all tests ask for several processes, the node's own.
+    """
+    helpers, all_serve = PROCESSES - 1 if program is None else 0, threading.Semaphore(0)
+    told = observe(lambda event, _: all_serve.release() if event is Event.HELPER_READY else None)
+    program = program or (HelperProgram(HELPER) if helpers else None)
     configuration = where if isinstance(where, Configuration) else configuration_for(where, free_port(), **intake)
     registry = registry or Registry(configuration.node.database_url)
     stop = threading.Event()
     thread = threading.Thread(
         target=run_receiver,
         args=(configuration, registry, stop),
-        kwargs={"services": services},
+        kwargs={"services": services, "program": program},
         name="receiver",
     )
     thread.start()
     try:
         wait_until(lambda: listening(configuration.node.port) or not thread.is_alive(), "receiver listens")
+        for _ in range(min(helpers, configuration.intake.processes - 1)):
+            assert all_serve.acquire(timeout=HANG_SECONDS)
         yield RunningReceiver(configuration, registry, Spool(configuration.node.spool))
     finally:
+        told()
         stop.set()
         thread.join(HANG_SECONDS)
         registry.close()
@@ -190,7 +212,8 @@ def receiver_process(
 ) -> Iterator[subprocess.Popen[str]]:
     """The same receiver in a process of its own, killed at the end if it still runs; its log is `receiver.log`."""
     toml = folder / "node.toml"
-    node, intake = configuration.node, {"inline": configuration.intake.inline} | intake
+    node, given = configuration.node, configuration.intake
+    intake = {"inline": given.inline, "processes": given.processes} | intake
     lines = ["[node]", f'ae_title = "{AE_TITLE}"', f"port = {node.port}", f'storage = "{node.storage}"', "[intake]"]
     toml.write_text("\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in intake.items())]))
     with (folder / "receiver.log").open("a") as output:

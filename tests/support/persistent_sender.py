@@ -9,9 +9,8 @@ from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from dicom_node.base.reactor import WITHOUT_LOSS
-from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS, SENDER, WITHOUT_DELAY
-from support.peers import AE_TITLE
+from support.node import HANG_SECONDS, LOOK_AGAIN_SECONDS, SENDER
+from support.peers import AE_TITLE, CLIENT
 
 
 class PersistentSender:
@@ -33,9 +32,7 @@ class PersistentSender:
         until = time.monotonic() + HANG_SECONDS
         while missing := [image for image in self._images if image.SOPInstanceUID not in self.acknowledged]:
             assert time.monotonic() < until, "the receiver does not come back"
-            association = entity.associate(
-                "127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=[WITHOUT_DELAY, WITHOUT_LOSS]
-            )
+            association = entity.associate("127.0.0.1", self._port, ae_title=AE_TITLE, evt_handlers=CLIENT)
             if association.is_established:
                 self._send(association, missing)
                 association.release()

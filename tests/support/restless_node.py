@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dicom_node.receiving import HELPER
 from support.node import Node
 
 WHOLE = "node"
@@ -61,14 +62,30 @@ class RestlessNode:
 
 
 def roles_of(supervisor: int) -> dict[str, int]:
-    """Role and process id of a supervisor's children; a killed one has no command line any more."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    """Role and process id of a supervisor's children, and of the receiver's helper; a killed one has no command line
+    any more.
+    """
     found = {}
-    for pid in children:
-        with suppress(FileNotFoundError):
-            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            found |= {command[4]: int(pid)} if len(command) > 4 else {}  # `python -m dicom_node run ROLE …`
+    for pid in _children(supervisor):
+        command = _command(pid)
+        if len(command) > 4:  # `python -m dicom_node run ROLE …`
+            found[command[4]] = pid
+    for pid in _children(found["receiver"]) if "receiver" in found else []:
+        if HELPER[-1] in _command(pid):
+            found["helper"] = pid
     return found
+
+
+def _children(parent: int) -> list[int]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return []
+
+
+def _command(pid: int) -> list[str]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return []
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from dicom_node.base.associations import WITHOUT_DELAY
 from dicom_node.base.ups_settings import Subscriber
 from dicom_node.worklist.dicom.modality_worklist import ModalityWorklist
 from dicom_node.worklist.dicom.services import WorklistServices
 from dicom_node.worklist.dicom.ups_provider import UpsProvider
-from support.node import WITHOUT_DELAY
-from support.peers import AE_TITLE, free_port
+from support.peers import AE_TITLE, CLIENT, free_port
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def association_to(
     entity = AE(ae_title=calling)
     for sop_class in sop_classes:
         entity.add_requested_context(sop_class, syntax)
-    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE)
+    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=CLIENT)
     assert association.is_established
     try:
         yield association

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import http.server
 import os
+import resource
 import socket
 import subprocess
 import threading
@@ -243,9 +244,16 @@ def test_of_several_nodes_each_is_looked_at_for_itself(folder: Path) -> None:
     assert said(check_processes(first, registry, running=True)) == {"node": "ok"}
     assert set(said(check_processes(second, registry, running=True)).values()) == {"failed"}
     roles = ("receiver", "scheduler", "worker")
-    assert set(said(check_limits(first, registry, running=True))) == {
-        f"open files of the {role}@first" for role in roles
-    }
+    helper = subprocess.Popen(["/usr/bin/sleep", "60"])
+    try:
+        resource.prlimit(helper.pid, resource.RLIMIT_NOFILE, (64, 64))
+        found = said(check_limits(first, registry, running=True))
+    finally:
+        helper.kill()
+        helper.wait()
+    assert found[f"open files of the receiver@first's helper {helper.pid}"] == "warning"
+    assert {f"open files of the {role}@first" for role in roles} < set(found)
+    assert not [what for what in found if "second" in what]
     registry.close()
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from dicom_node import service
 from dicom_node.base.config import configuration_from
+from dicom_node.console.health import EXPECTED, health_problems
 from dicom_node.jobs.pulse import Pulse
+from dicom_node.jobs.registry import Registry
 from dicom_node.service import Heartbeat
 from support.studies import new_registry
 
@@ -59,3 +62,24 @@ def test_what_a_person_took_back_is_taken_back_before_anything_is_sent(
     here = configuration_from({"node": {"storage": str(tmp_path)}}, tmp_path)
     service._scheduler(here, registry, Heartbeat(registry, "scheduler", stop), stop)
     assert calls == ["withdraw", "send"]
+
+
+def test_a_node_that_starts_is_not_called_well_by_what_its_former_processes_said(
+    tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = configuration_from({"node": {"storage": "node"}, "model": {"bundle": str(random_bundle)}}, tmp_path)
+    found: list[list[str]] = []
+
+    def supervised(*_: object) -> None:
+        registry, now = Registry(here.node.database_url), time.time()
+        found.append(health_problems(registry, now))
+        for role in EXPECTED:
+            registry.beat(role, os.getpid(), "ready", now)
+        found.append(health_problems(registry, now))
+        registry.close()  # as if all were killed
+
+    monkeypatch.setattr(service, "supervise", supervised)
+    service.serve(here)
+    service.serve(here)
+    none_yet = [f"the {role} has not started" for role in EXPECTED]
+    assert found == [none_yet, [], none_yet, []]

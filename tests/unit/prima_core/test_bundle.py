@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -198,6 +199,15 @@ def test_an_altered_weight_is_named(copy: Path) -> None:
     data[-1] ^= 1
     (copy / HEADS).write_bytes(data)
     with pytest.raises(BundleError, match=f"{HEADS}: SHA-256 differs"):
+        load_bundle(copy)
+
+
+def test_a_file_that_cannot_be_read_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("hashlib.file_digest", refuse)
+    with pytest.raises(BundleError, match=r"\.safetensors: Permission denied"):
         load_bundle(copy)
 
 

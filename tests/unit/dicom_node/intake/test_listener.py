@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dicom_node.intake.entrance import Entrance
-from dicom_node.intake.listener import Listener
 from dicom_node.intake.receiver import ListenerEnded, run_receiver
+from dicom_node.intake.server import AssociationServer
 from dicom_node.jobs.registry import Registry
 from support.peers import configuration_for, free_port, receiver, wait_until
 from support.raw_sender import RawSender
@@ -21,15 +21,15 @@ from support.raw_sender import RawSender
 def test_one_connection_without_a_thread_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = Listener.process_request, []
+    real, refused = AssociationServer.process_request, []
 
-    def scarce(self: Listener, request: Any, address: Any) -> None:
+    def scarce(self: AssociationServer, request: Any, address: Any) -> None:
         if not refused:
             refused.append(address)
             raise RuntimeError("can't start new thread")
         real(self, request, address)
 
-    monkeypatch.setattr(Listener, "process_request", scarce)
+    monkeypatch.setattr(AssociationServer, "process_request", scarce)
     with receiver(tmp_path) as node:
         with pytest.raises(AssertionError):
             RawSender(node.port)

@@ -13,9 +13,9 @@ from dicom_node.base.commitments import Remedy
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.intake.access import CALLED_UNKNOWN, AccessRule
 from dicom_node.intake.services import Together
+from dicom_node.receiving import further_services
 from dicom_node.sending.commitment_answers import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, CommitmentAnswers
 from dicom_node.sending.remedies import in_words, remedy_for
-from dicom_node.service import further_services
 from support.studies import new_registry
 
 REPORT = {"AffectedSOPClassUID": STORAGE_COMMITMENT, "AffectedSOPInstanceUID": WELL_KNOWN_INSTANCE, "EventTypeID": 1}

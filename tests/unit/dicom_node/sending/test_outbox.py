@@ -10,7 +10,7 @@ import pytest
 
 from dicom_node.base.config import Configuration, configuration_from
 from dicom_node.base.errors import PeerRefused, PeerUnreachable
-from dicom_node.base.orders import Delivery, Outcome
+from dicom_node.base.orders import Delivery, Outcome, Stage
 from dicom_node.base.requestor import NotAccepted
 from dicom_node.jobs.registry import Registry
 from dicom_node.sending.outbox import Outbox, Send, back_off
@@ -156,6 +156,31 @@ def test_what_was_postponed_before_the_clock_was_set_back_waits_no_longer_than_a
     assert not outbox.deliver_next(first)
     monkeypatch.setattr(time, "time", lambda: now - 3600)
     assert outbox.deliver_next(first)
+
+
+def test_what_was_stored_before_the_clock_was_set_back_waits_no_longer_than_an_answer_may(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = configured(tmp_path, storage_commitment=True, commitment_seconds=900.0)
+    stages: list[Stage] = []
+
+    def stores_then_asks(delivery: Delivery) -> Outcome:
+        stages.append(Stage.ASKED if delivery.stored else Stage.STORED)
+        return Outcome(stage=stages[-1])
+
+    outbox = Outbox(configuration, registry, {"a": stores_then_asks, "b": stores_then_asks}, "o")
+    first, now = configuration.destinations[0], time.time()
+
+    def tries_at(seconds: float) -> bool:
+        monkeypatch.setattr(time, "time", lambda: now + seconds)
+        return outbox.deliver_next(first)
+
+    assert tries_at(0)
+    assert tries_at(-7200), "it is due at once, by a clock that is two hours behind as well"
+    assert not tries_at(-7200), "its answer is awaited"
+    assert not tries_at(-7260), "a minute is within what an answer may take"
+    assert tries_at(-14400)
+    assert stages == [Stage.STORED, Stage.ASKED, Stage.ASKED]
 
 
 def test_what_a_peer_does_not_take_goes_in_a_simpler_form_and_is_said(registry: Registry, tmp_path: Path) -> None:
