@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -15,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 
 from dicom_node.base.errors import ConfigurationError, PermanentError
 
@@ -25,6 +26,7 @@ AT_ONCE = 500  # values in one statement: it takes a limited number of parameter
 LONGEST_WAIT_SECONDS = 86400.0  # nothing in the registry waits longer for its next attempt or the end of its lease
 #: The database cannot be reached, is busy, full or read-only: nothing was changed, and the same call may succeed later.
 DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
+PRIMARY_CODE = 0xFF  # of an SQLite result code, without what extends it
 MIGRATIONS = Path(__file__).parent / "migrations"
 Item = TypeVar("Item")
 
@@ -48,6 +50,7 @@ def open_engine(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "handle_error", _give_up_read_only)
     return engine
 
 
@@ -77,6 +80,14 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # A write transaction takes its lock at once: upgrading a read lock later can fail without waiting.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _give_up_read_only(context: ExceptionContext) -> None:
+    """Have connections that cannot write replaced: SQLite opens files that it may not write to for reading, and what
+    was opened so stays so when they may be written again."""
+    error = context.original_exception
+    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_READONLY:
+        context.is_disconnect = True
 
 
 def _alembic(url: str) -> Config:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from dicom_node.base.fault_points import FaultPoint
 from faults.house import GO_ON, KILL, ROLES, STOP, SUPERVISOR, WHOLE, House, send_signal
@@ -18,6 +19,7 @@ BUSY_SECONDS = (0.3, 3.0)
 LONG_BUSY_SECONDS = 11.5  # longer than the registry waits for a busy database
 STILL_SECONDS = (0.2, 2.5)
 TROUBLE_SECONDS = (0.5, 2.5)
+BEGIN_SECONDS = (2.0, 6.0)  # until a process that was started has opened the registry
 CUT_WITHIN = (1, 1000, 60_000)  # so many bytes: at once, within the first messages, within the first images
 POWER_CUTS = 3  # for one of each other fault: what is not yet synced is something else at each moment
 TURNS = (-86_400 * 30, -7200, -90, 90, 7200, 86_400 * 30)
@@ -36,6 +38,7 @@ OFTEN = {
     FaultPoint.COMMITMENT_ASKED: 3,
     FaultPoint.COMMITMENT_SETTLED: 3,
 }
+OPEN_THE_REGISTRY = tuple(role for role in (SUPERVISOR, *ROLES) if role != "helper")
 AT_START = (FaultPoint.FILE_SYNCED, FaultPoint.FILE_RENAMED)
 TAKES_A_FULL_DISK = tuple(point for point in FaultPoint if point.startswith(("spool-", "report-")))
 GROUPS = {
@@ -155,7 +158,7 @@ def _database(disk: bool) -> Iterator[Fault]:
         time.sleep(dice.uniform(0, STRIKES_AFTER))
         hold(house, LONG_BUSY_SECONDS)
 
-    def read_only(house: House, dice: random.Random) -> None:
+    def read_only(house: House, dice: random.Random, begins: str | None = None) -> None:
         assert house.disk is not None
         time.sleep(dice.uniform(0, STRIKES_AFTER))
         files = list(house.node.configuration.node.storage.glob("registry.sqlite*"))
@@ -163,13 +166,18 @@ def _database(disk: bool) -> Iterator[Fault]:
             files = [file for file in files if not file.name.endswith("-shm")]
         held = house.disk.hold(*files)
         assert held, "the registry has no file to hold"
-        time.sleep(dice.uniform(*TROUBLE_SECONDS))
+        if begins is not None:
+            house.node.strike(begins, KILL)
+        time.sleep(dice.uniform(*(TROUBLE_SECONDS if begins is None else BEGIN_SECONDS)))
         house.disk.release(*held)
 
     yield Fault("database busy", "database busy", busy)
     yield Fault("database busy", "database busy for long", long_busy, slow=True)
     if disk:
         yield Fault("database cannot be written", "database read-only", read_only)
+        for role in OPEN_THE_REGISTRY:  # what opens it in that time has it for reading alone
+            act = partial(read_only, begins=role)
+            yield Fault("database cannot be written", f"database read-only, {role} begins", act, slow=role not in ROLES)
 
 
 def _full(house: House, dice: random.Random) -> None:

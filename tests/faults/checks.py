@@ -137,7 +137,7 @@ def _disagreements(house: House, sent: Sequence[SentStudy], rows: Sequence[Any])
     """Rows without a file, files without a row, half-written files, rows of no image, results beyond what was sent."""
     spool = house.node.configuration.node.spool
     ids = [study_id(study.uid) for study in sent]
-    files = {file.relative_to(spool).as_posix() for one in ids for file in (spool / one).iterdir()}
+    files = {file.relative_to(spool).as_posix() for one in ids for file in (spool / one).glob("*")}
     leftovers = [*(spool / ".incoming").iterdir(), *(spool / ".unreadable").iterdir()]
     outgoing = house.node.configuration.node.outgoing
     parts = list(outgoing.glob(".*"))

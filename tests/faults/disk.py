@@ -77,8 +77,8 @@ class Disk:
         ]
 
     def release(self, *files: Path) -> None:
-        """Let them be written again."""
-        subprocess.run(["chattr", "-i", *map(str, files)], check=True)
+        """Let them be written again. Another fault may have released one before, and the registry deleted it then."""
+        subprocess.run(["chattr", "-i", *(str(file) for file in files if file.exists())], check=True)
 
 
 def _allocated(descriptor: int, start: int, count: int) -> bool:

@@ -5,14 +5,16 @@ Not covered: what a migration does to data (there is only one so far).
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from dicom_node.base.errors import ConfigurationError, PermanentError
-from dicom_node.jobs.database import check_schema, migrate, open_engine
+from dicom_node.jobs.database import DATABASE_AWAY, check_schema, migrate, open_engine
 
 
 @pytest.fixture
@@ -59,3 +61,31 @@ def test_an_earlier_versions_registry_is_brought_up_by_serve_only(
     monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _: "9999")
     with pytest.raises(PermanentError, match=r"earlier version.*dicom-node serve"):
         check_schema(database_url)
+
+
+def test_a_connection_that_was_opened_for_reading_alone_is_not_used_again(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+    writer = engine.execution_options(writes=True)
+    with writer.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE kept (number INTEGER)"))
+        # As if it had been opened while the file could not be written: the same error, for ever.
+        connection.connection.cursor().execute("PRAGMA query_only = ON")
+    with pytest.raises(DATABASE_AWAY, match="readonly"), writer.begin():
+        pass
+    with writer.begin() as connection:
+        connection.execute(sa.text("INSERT INTO kept VALUES (1)"))
+    engine.dispose()
+
+
+def test_a_busy_database_costs_no_connection(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        kept = connection.connection.dbapi_connection
+    with closing(sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DATABASE_AWAY, match="locked"), engine.execution_options(writes=True).begin():
+            pass
+    with engine.begin() as connection:
+        assert connection.connection.dbapi_connection is kept
+    engine.dispose()
