@@ -2,7 +2,7 @@
 # make faults   kills, full disks, cut wires against a running node, some hundred rounds; the table is in deploy/RELIABILITY.md
 # make speedrun   trains a model on simulated studies, from nothing to an evaluated bundle
 # make bench   ingest, latency, inference, preparation and explanation beside their peers and bars; into deploy/PERFORMANCE.md
-# make long   what takes too long for every day: whole nodes that lose their registry and get it back, or run under systemd; hostile senders against two processes
+# make long   what takes too long for every day: whole nodes that lose their registry and get it back, or run under systemd, a worklist under faults; hostile senders against two processes
 # make soak   two thousand studies through a whole node: speed, and that no process grows
 # make fuzz   hostile input for hours: FUZZ times the examples that `make test` runs, others each time
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes pip take torch's small CPU build instead of the CUDA one.
@@ -69,7 +69,8 @@ audit-packages: $(VENV)/.installed-audit
 	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audited.txt
 
 long:
-	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py tests/integration/test_withdrawn_again.py tests/integration/test_systemd.py $(PYTEST_ARGS)
+	PRIMA_LONG=1 $(VENV)/bin/python -m pytest tests/integration/test_backup.py tests/integration/test_withdrawn_again.py tests/integration/test_systemd.py \
+	  tests/integration/test_worklist_chaos.py tests/integration/test_orthanc_delivery.py $(PYTEST_ARGS)
 	PRIMA_INTAKE_PROCESSES=2 $(VENV)/bin/python -m pytest tests/integration/test_intake_limits.py tests/integration/test_intake_hostile.py \
 	  tests/integration/test_intake_dcmtk.py tests/integration/test_intake_arrivals.py tests/fuzz/test_associations.py $(PYTEST_ARGS)
 
@@ -81,7 +82,7 @@ bench: install-test peers
 
 faults: install-test peers
 	PRIMA_FAULTS_ROUNDS=$(FAULTS) PRIMA_FAULTS_WRITE=deploy/RELIABILITY.md $(VENV)/bin/python -m pytest -s tests/faults
-	PRIMA_CHAOS_STUDIES=300 PRIMA_CHAOS_ROUNDS=6 $(VENV)/bin/python -m pytest tests/integration/test_worklist_chaos.py
+	PRIMA_LONG=1 PRIMA_CHAOS_STUDIES=300 PRIMA_CHAOS_ROUNDS=6 $(VENV)/bin/python -m pytest tests/integration/test_worklist_chaos.py
 
 soak:
 	$(VENV)/bin/python tests/benchmarks/soak.py $(SOAK_ARGS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -17,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from dicom_node.base.errors import ConfigurationError, PermanentError
 
@@ -26,6 +29,7 @@ AT_ONCE = 500  # values in one statement: it takes a limited number of parameter
 LONGEST_WAIT_SECONDS = 86400.0  # nothing in the registry waits longer for its next attempt or the end of its lease
 #: The database cannot be reached, is busy, full or read-only: nothing was changed, and the same call may succeed later.
 DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
+OPENED = "opened"  # when a connection was, on the monotonic clock
 PRIMARY_CODE = 0xFF  # of an SQLite result code, without what extends it
 MIGRATIONS = Path(__file__).parent / "migrations"
 Item = TypeVar("Item")
@@ -50,7 +54,7 @@ def open_engine(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-        event.listen(engine, "handle_error", _give_up_read_only)
+        _Replaced(engine)
     return engine
 
 
@@ -82,12 +86,36 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _give_up_read_only(context: ExceptionContext) -> None:
-    """Have connections that cannot write replaced: SQLite opens files that it may not write to for reading, and what
-    was opened so stays so when they may be written again."""
-    error = context.original_exception
-    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_READONLY:
+class _Replaced:
+    """Has all connections of an engine replaced once one of them cannot write.
+
+    SQLite opens files that it may not write to for reading, and they stay so when they may be written again; the index
+    in shared memory, which all connections of a process have in common, as long as any of them is open.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._noticed = -math.inf
+        event.listen(engine, "connect", self._opened)
+        event.listen(engine, "handle_error", self._failed)
+        event.listen(engine, "checkin", self._given_back)
+
+    def _opened(self, _connection: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info[OPENED] = time.monotonic()
+
+    def _failed(self, context: ExceptionContext) -> None:
+        error = context.original_exception
+        if not isinstance(error, sqlite3.Error) or error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_READONLY:
+            return
+        self._noticed = time.monotonic()
+        if context.execution_context is not None and context.execution_context.cursor is not None:
+            context.execution_context.cursor.close()  # SQLite keeps a closed connection's files open until then
         context.is_disconnect = True
+        self._engine.dispose()
+
+    def _given_back(self, connection: Any, entry: ConnectionPoolEntry) -> None:
+        if connection is not None and entry.info[OPENED] <= self._noticed:  # another thread had it
+            entry.invalidate()
 
 
 def _alembic(url: str) -> Config:

@@ -79,6 +79,10 @@ def test_what_orthanc_lost_before_it_committed_is_sent_again(tmp_path: Path) -> 
         registry.close()
 
 
+@pytest.mark.skipif(
+    "PRIMA_LONG" not in os.environ,
+    reason="half a minute of a killed node: PRIMA_LONG=1, or make long; tests/faults dies at each of these points",
+)
 def test_a_sender_that_is_killed_while_it_asks_asks_again(tmp_path: Path, random_bundle: Path) -> None:
     """Kill -9 once the request is written down and before it is answered; its answer is lost too."""
     port = free_port()

@@ -219,5 +219,5 @@ def test_a_node_on_postgresql_outlives_its_server_and_delivers_once(
         node.wait(node.healthy, "the node is well again")
         assert node.running() == before, "no process died of it"
         assert len(node.rows(results)) == len(archive.reports) == 2
-        replayed = [node.cli("replay", study.study_uid, "--json") for study in (first, second)]
-        assert [(done.returncode, done.stderr) for done in replayed] == [(0, ""), (0, "")]
+        replayed = node.cli("replay", second.study_uid, "--json")
+        assert (replayed.returncode, replayed.stderr) == (0, "")

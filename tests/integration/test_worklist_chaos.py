@@ -7,8 +7,8 @@ once, in each study's order; nothing was lowered and nothing lost.
 
 The model is left out: what the worker would write down is written down directly, so that hundreds of studies take
 seconds. The plan's seed is in the output; PRIMA_CHAOS_SEED repeats it (never the moments to the microsecond),
-PRIMA_CHAOS_STUDIES and PRIMA_CHAOS_ROUNDS change the size (`make faults`: 300 and 6). A round kills receiver, scheduler
-and the whole node.
+PRIMA_CHAOS_STUDIES and PRIMA_CHAOS_ROUNDS change the size (`make long`: 60 and 1, `make faults`: 300 and 6). A round
+kills receiver, scheduler and the whole node.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ from support.restless_node import WHOLE, RestlessNode, restless
 from support.unreliable_peers import UnreliableRis, UnreliableStore
 from support.worklist_peers import receivers, served
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "PRIMA_LONG" not in os.environ,
+        reason="a minute of a killed node: PRIMA_LONG=1, make long or make faults; tests/faults has a short form",
+    ),
+]
 
 STUDIES = int(os.environ.get("PRIMA_CHAOS_STUDIES", "60"))
 ROUNDS = int(os.environ.get("PRIMA_CHAOS_ROUNDS", "1"))
